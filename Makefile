@@ -1,0 +1,51 @@
+# Every target builds its own .venv; nothing else needs to be installed than Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: help demo up test test-faults test-slow check format catalogue bench clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+.venv/.done: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+demo: .venv/.done ## edit the bundled clip through the whole service, say where the result is, stop
+	$(BIN)/refilm demo --output demo.mp4
+
+up: .venv/.done ## start the whole service on this machine and stay (Ctrl-C stops it)
+	$(BIN)/refilm up
+
+test: .venv/.done ## the test suite
+	$(BIN)/python -m pytest
+
+test-faults: .venv/.done ## kill, freeze and restart real processes
+	$(BIN)/python -m pytest -m faults
+
+test-slow: .venv/.done ## real-size networks with random weights
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/.done ## format, lint, types, import rules, catalogue
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m models catalogue --check
+	$(BIN)/python -m pytest tests/test_budgets.py
+
+format: .venv/.done ## put the code in order
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+catalogue: .venv/.done ## write jobs/catalogue.json from models/
+	$(BIN)/python -m models catalogue
+
+bench: .venv/.done ## counts, memory and seconds of one method: make bench METHOD=tokenflow
+	$(BIN)/python -m models bench $(or $(METHOD),tokenflow)
+
+clean: ## remove what the targets built
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache demo.mp4

