@@ -1,0 +1,198 @@
+"""The engine without any server: ``python -m models list | describe | catalogue | edit | bench``."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from models import catalogue, engine, video
+from models.backbones import sd
+from models.bench import measure, suite
+from models.digest import digest_file
+from models.engine import Progress
+from models.errors import EditError, InvalidInput
+from models.method import validated
+from models.types import File
+
+OK, FAILED, USAGE = 0, 1, 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 done, 2 wrong usage or input, 1 failed. Errors go to stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except EditError as error:
+        sys.stderr.write(f"{error.code}: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        wrong = error.code.startswith(("input.", "validation", "unknown", "missing"))
+        return USAGE if wrong else FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m models", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add = commands.add_parser("list", help="ids, papers, families and checkpoints of all methods")
+    add.add_argument("--json", action="store_true", help="as JSON")
+    add.set_defaults(run=_list)
+    add = commands.add_parser("describe", help="one method with all its parameters")
+    add.add_argument("method")
+    add.set_defaults(run=_describe)
+    add = commands.add_parser("catalogue", help="write jobs/catalogue.json")
+    add.add_argument("--check", action="store_true", help="write nothing; fail when the committed file is stale")
+    add.set_defaults(run=_catalogue)
+    add = commands.add_parser("edit", help="edit one clip")
+    add.add_argument("method")
+    add.add_argument("clip", type=Path)
+    add.add_argument("out", type=Path, help=".mp4, .gif, .webp, or a folder name for PNG frames")
+    _edit_options(add)
+    add.set_defaults(run=_edit)
+    add = commands.add_parser("bench", help="frame-evals, FLOPs, peak memory and seconds per stage")
+    add.add_argument("method", nargs="?", help="left out with --suite")
+    add.add_argument(
+        "--suite", choices=["miniature"], help="all methods against the exact edits of the miniature world"
+    )
+    add.add_argument("--methods", help="with --suite: only these, comma-separated")
+    add.add_argument("--quick", action="store_true", help="with --suite: one clip of each kind instead of six")
+    add.add_argument("--steps", type=int, default=20, help="with --suite: denoising steps")
+    add.add_argument("--fit-steps", type=int, default=100, help="with --suite: tuning steps at most")
+    add.add_argument("--clip", type=Path, default=Path(__file__).parent / "miniature" / "sample.mp4")
+    add.add_argument("--second-prompt", default="a photo of a green fish in the ocean")
+    add.add_argument("--json", type=Path, help="also write the figures to this file")
+    _edit_options(add)
+    add.set_defaults(run=_bench)
+    return parser
+
+
+def _edit_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prompt", help="what the result shows")
+    parser.add_argument("--source-prompt", help="what the clip shows")
+    parser.add_argument("--negative-prompt", help="what the result must not show")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="any other parameter")
+    parser.add_argument("-i", "--input", action="append", default=[], metavar="NAME=FILE", help="any other input file")
+    parser.add_argument(
+        "--checkpoint", default="miniature", help="preset, hub id@revision, or folder (default: miniature)"
+    )
+
+
+def _params(options: argparse.Namespace) -> dict[str, Any]:
+    named = {name: getattr(options, name) for name in ("prompt", "source_prompt", "negative_prompt", "seed")}
+    params = {name: value for name, value in named.items() if value is not None}
+    for item in options.param:
+        name, value = _split(item)
+        params[name] = _value(value)
+    return params
+
+
+def _split(item: str) -> tuple[str, str]:
+    name, separator, value = item.partition("=")
+    if not separator:
+        raise InvalidInput(f"expected NAME=VALUE, got {item!r}")
+    return name, value
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def file(path: Path) -> File:
+    """A file given by path; InvalidInput when there is none."""
+    if not path.is_file():
+        raise InvalidInput(f"there is no file {str(path)!r}", hint="check the path")
+    return File(path, digest_file(path), path.name)
+
+
+def _inputs(options: argparse.Namespace) -> dict[str, Any]:
+    given: dict[str, Any] = {"video": file(options.clip)}
+    for item in options.input:
+        name, value = _split(item)
+        given[name] = file(Path(value))
+    return given
+
+
+def _list(options: argparse.Namespace) -> int:
+    keys = ("id", "title", "paper", "family", "backbones")
+    rows = [{key: catalogue.describe(method_id)[key] for key in keys} for method_id in engine.method_ids()]
+    if options.json:
+        sys.stdout.write(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+        return OK
+    for row in rows:
+        sys.stdout.write(f"{row['id']:20} {row['family']:10} arXiv:{row['paper']['arxiv']:12} {row['title']}\n")
+    return OK
+
+
+def _describe(options: argparse.Namespace) -> int:
+    sys.stdout.write(json.dumps(catalogue.describe(options.method), indent=1, ensure_ascii=False) + "\n")
+    return OK
+
+
+def _catalogue(options: argparse.Namespace) -> int:
+    if not options.check:
+        catalogue.write()
+    elif catalogue.stale():
+        sys.stderr.write("jobs/catalogue.json is stale: run `make catalogue` and commit it\n")
+        return FAILED
+    return OK
+
+
+def _show(progress: Progress) -> None:
+    place = f" {progress.step}/{progress.steps}" if progress.steps else ""
+    sys.stderr.write(f"\r\033[K{progress.stage}: {progress.state}{place}")
+    sys.stderr.flush()
+
+
+def _edit(options: argparse.Namespace) -> int:
+    inputs = _inputs(options)
+    kind = engine.find(options.method)
+    validated(kind, _params(options), inputs)
+    backbone = sd.load(options.checkpoint)
+    result = engine.run(kind, _params(options), inputs, backbone, progress=_show)
+    sys.stderr.write("\n")
+    for warning in result.warnings:
+        sys.stderr.write(f"warning: {warning.code}: {warning.message}\n")
+    start = _params(options).get("start_seconds", 0.0)
+    edited = result.video
+    size = (edited.width, edited.height)
+    video.write(options.out, edited.frames, edited.fps, audio_from=options.clip, start_seconds=start, size=size)
+    sys.stdout.write(f"{options.out}\n")
+    return OK
+
+
+def _bench(options: argparse.Namespace) -> int:
+    if options.suite:
+        return _suite(options)
+    if not options.method:
+        raise InvalidInput("expected a method or --suite", hint="`python -m models list` names the methods")
+    params = {"prompt": "a photo of a blue cat on a beach", **_params(options)}
+    backbone = sd.load(options.checkpoint)
+    runs = measure.first_and_second(options.method, params, file(options.clip), backbone, options.second_prompt)
+    sys.stdout.write(measure.table(options.method, backbone.checkpoint, runs) + "\n")
+    if options.json:
+        figures = measure.as_json(options.method, backbone.checkpoint, runs)
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return OK
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+def _suite(options: argparse.Namespace) -> int:
+    methods = tuple(options.methods.split(",")) if options.methods else tuple(engine.method_ids())
+    for method_id in methods:
+        engine.find(method_id)
+    out = options.json or Path("suite.json")
+    clips = 1 if options.quick else suite.CLIPS_PER_KIND
+    plan = suite.Plan(methods, clips, options.steps, options.fit_steps, out.with_suffix(".edits.json"))
+    found = suite.run(plan, sd.load(options.checkpoint), _tell)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    sys.stdout.write(suite.table(found))
+    return OK
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Features: record, copy and inject what a layer computes, by module name."""

@@ -1,0 +1,1 @@
+"""Guidance: how several predictions of one step become one."""

@@ -1,0 +1,1 @@
+"""Inversion: from clean latents to the noise that leads back to them."""

@@ -1,0 +1,1 @@
+"""Propagation: carry what was edited in a few frames to all frames."""

@@ -1,0 +1,1 @@
+"""Temporal layers: an image network that sees all frames of a clip."""

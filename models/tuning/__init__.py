@@ -1,0 +1,1 @@
+"""Tuning: which weights move, and the loop that moves them."""

@@ -1,0 +1,275 @@
+"""One suite for every file in models/methods: what engine, cache, form and API rely on. There is no skip list."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import catalogue, engine, video
+from models.backbones import tiny
+from models.context import MemoryCache
+from models.digest import digest_file
+from models.errors import Cancelled, InvalidParams
+from models.method import Method, absent
+from models.params import STAGES, stage_of
+from models.types import File
+
+METHODS = engine.method_ids()
+FRAMES, SIZE, FPS = 4, 64, 8
+PROMPTS = {"prompt": "a red bear on the beach", "source_prompt": "a blue car on the road"}
+
+
+@pytest.fixture(scope="session")
+def backbone():
+    return tiny.make()
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory):
+    """One small file of each kind a method may ask for."""
+    folder = tmp_path_factory.mktemp("media")
+    ramp = torch.linspace(0, 1, SIZE)
+    frames = torch.stack(
+        [
+            torch.stack(
+                [ramp.roll(4 * i).expand(SIZE, SIZE), ramp[:, None].expand(SIZE, SIZE), torch.full((SIZE, SIZE), 0.3)]
+            )
+            for i in range(FRAMES)
+        ]
+    )
+    video.write(folder / "video.mp4", frames, FPS)
+    video.write(folder / "frames", frames, FPS)
+    picture = sorted((folder / "frames").iterdir())[0]
+    paths = {"video": folder / "video.mp4", "image": picture}
+    return {kind: File(path, digest_file(path), path.name) for kind, path in paths.items()}
+
+
+def small(kind: type[Method]) -> dict:
+    """The defaults, with as few steps as possible, and an example for every required field."""
+    values = {}
+    for name, field in kind.Params.model_json_schema()["properties"].items():
+        if name in PROMPTS:
+            values[name] = PROMPTS[name]
+        elif "default" not in field:
+            values[name] = field["examples"][0]
+        elif name.endswith("_steps") and isinstance(field["default"], int):
+            values[name] = min(field["default"], 3)
+    return values
+
+
+def files(kind: type[Method], media: dict) -> dict:
+    schema = kind.Inputs.model_json_schema()
+    given = {}
+    for name in schema.get("required", []):
+        field = schema["properties"][name]
+        single = media[field.get("x-media") or field["items"]["x-media"]]
+        given[name] = (single,) if field.get("type") == "array" else single
+    return given
+
+
+def edit(method_id, backbone, media, cache=None, **changes):
+    kind = engine.find(method_id)
+    return engine.run(kind, {**small(kind), **changes}, files(kind, media), backbone, cache=cache)
+
+
+def fingerprint(backbone) -> dict:
+    """Weights, attention processors and hooks of a backbone: what must be as it was."""
+    state = {}
+    for role in ("unet", "vae", "text_encoder"):
+        network = getattr(backbone, role)
+        for name, module in network.named_modules():
+            hooks = (
+                len(module._forward_hooks),
+                len(module._forward_pre_hooks),
+                "forward" in vars(module),
+                module.training,
+            )
+            state[role, name] = (type(module), hooks, type(getattr(module, "processor", None)))
+        for name, tensor in network.named_parameters():
+            state[role, name, "parameter"] = (
+                tensor.data_ptr(),
+                tensor._version,
+                tensor.requires_grad,
+                tensor.grad is None,
+            )
+    return state
+
+
+@pytest.fixture(scope="session")
+def cold(backbone, media):
+    """One cold run per method, shared by the tests that only look at it."""
+    done = {}
+
+    def run(method_id):
+        if method_id not in done:
+            cache = MemoryCache()
+            before = fingerprint(backbone)
+            result = edit(method_id, backbone, media, cache)
+            done[method_id] = (result, cache, before, fingerprint(backbone))
+        return done[method_id]
+
+    return run
+
+
+@pytest.mark.parametrize("method_id", METHODS)
+class TestEveryMethod:
+    def test_defaults_run_and_shape_is_kept(self, method_id, cold):
+        result, *_ = cold(method_id)
+        assert result.video.frames.shape == (FRAMES, 3, SIZE, SIZE)
+        assert (result.video.width, result.video.height, result.video.fps) == (SIZE, SIZE, FPS)
+        assert result.video.frames.min() >= 0 and result.video.frames.max() <= 1
+
+    def test_backbone_is_given_back(self, method_id, cold):
+        _, _, before, after = cold(method_id)
+        assert before == after
+
+    def test_warm_equals_cold_and_saves_work(self, method_id, backbone, media, cold):
+        result, cache, *_ = cold(method_id)
+        warm = edit(method_id, backbone, media, cache)
+        assert torch.equal(warm.video.frames, result.video.frames)
+        states = {stage.name: stage.state for stage in warm.stages}
+        assert (
+            states["prepare"] == "hit"
+            and states["fit"] in {"hit", "skipped"}
+            and states["invert"] in {"hit", "skipped"}
+        )
+        assert sum(s.frame_evals + s.saved_frame_evals for s in warm.stages) == sum(
+            s.frame_evals for s in result.stages
+        )
+
+    def test_target_prompt_keeps_fit_and_inversion(self, method_id, backbone, media, cold):
+        result, cache, *_ = cold(method_id)
+        other = edit(method_id, backbone, media, cache, prompt="a yellow robot in the snow")
+        assert all(stage.state != "done" for stage in other.stages if stage.name in {"prepare", "fit", "invert"})
+        assert not torch.equal(other.video.frames, result.video.frames)
+
+    def test_cached_artifacts_are_not_written_to(self, method_id, backbone, media, cold):
+        _, cache, *_ = cold(method_id)
+        versions = {
+            key: {n: (t._version, t.sum().item()) for n, t in tensors.items()}
+            for key, (tensors, _) in cache.stored.items()
+        }
+        edit(method_id, backbone, media, cache, seed=5)
+        after = {
+            key: {n: (t._version, t.sum().item()) for n, t in tensors.items()}
+            for key, (tensors, _) in cache.stored.items()
+        }
+        assert {key: after[key] for key in versions} == versions
+
+    def test_stops_when_asked_and_gives_the_backbone_back(self, method_id, backbone, media):
+        kind, before = engine.find(method_id), fingerprint(backbone)
+        last = [stage for stage in STAGES if not absent(kind, stage)]
+        for target in last:
+            reached = []
+            with pytest.raises(Cancelled):
+                engine.run(
+                    kind,
+                    small(kind),
+                    files(kind, media),
+                    backbone,
+                    progress=lambda p, target=target, reached=reached: (
+                        reached.append(p.stage) if p.stage == target else None
+                    ),
+                    cancelled=lambda reached=reached: bool(reached),
+                )
+            assert fingerprint(backbone) == before
+
+    def test_backbone_is_given_back_after_a_failure(self, method_id, backbone, media):
+        kind, before = engine.find(method_id), fingerprint(backbone)
+
+        def fail(progress):
+            if progress.stage == "edit" and progress.step == 1:
+                raise RuntimeError("broken on purpose")
+
+        with pytest.raises(RuntimeError, match="on purpose"):
+            engine.run(kind, small(kind), files(kind, media), backbone, progress=fail)
+        assert fingerprint(backbone) == before
+
+    def test_stage_tags_are_what_the_keys_hold(self, method_id, backbone, media):
+        kind = engine.find(method_id)
+        base = stage_keys(kind, small(kind), media, backbone)
+        for name, field in kind.Params.model_json_schema()["properties"].items():
+            changed = stage_keys(kind, {**small(kind), name: other_value(name, field, small(kind))}, media, backbone)
+            if changed is None:
+                continue
+            first = STAGES.index(stage_of(kind.Params, name))
+            for position, stage in enumerate(STAGES):
+                assert (changed[stage] == base[stage]) == (position < first), f"{name} and the key of {stage}"
+
+    def test_every_parameter_and_input_is_described(self, method_id):
+        kind = engine.find(method_id)
+        for model in (kind.Params, kind.Inputs):
+            for name, field in model.model_fields.items():
+                assert field.description and len(field.description) > 8, name
+
+    def test_wrong_parameters_are_refused_by_name(self, method_id, media):
+        kind = engine.find(method_id)
+        for wrong in ({"no_such_parameter": 1}, {"seed": -1}, {"prompt": None}):
+            with pytest.raises(InvalidParams) as caught:
+                engine.validated(kind, {**small(kind), **wrong}, files(kind, media))
+            assert next(iter(wrong)) in caught.value.details["errors"][0]["pointer"]
+
+    def test_catalogue_agrees_with_pydantic(self, method_id):
+        committed = json.loads(catalogue.PATH.read_text(encoding="utf-8"))["methods"][method_id]
+        kind = engine.find(method_id)
+        schema = kind.Params.model_json_schema()
+        assert committed["params"]["properties"] == schema["properties"]
+        assert committed["inputs"]["properties"] == kind.Inputs.model_json_schema()["properties"]
+
+    def test_docstring_names_the_paper(self, method_id):
+        kind = engine.find(method_id)
+        text = Path(catalogue.__file__).parent.joinpath("methods", f"{method_id}.py").read_text(encoding="utf-8")
+        head = text.split('"""')[1]
+        assert kind.paper.arxiv in head and "How it works" in head and "Differs" in head
+
+    def test_same_seed_same_video(self, method_id, backbone, media, cold):
+        result, *_ = cold(method_id)
+        again = edit(method_id, backbone, media)
+        assert torch.equal(again.video.frames, result.video.frames)
+
+
+def stage_keys(kind, params, media, backbone):
+    """The Merkle keys of all stages, or None when a cross-field rule refuses the change."""
+    try:
+        parsed, given = engine.validated(kind, params, files(kind, media))
+    except InvalidParams:
+        return None
+    current = engine.Run(kind(), given, parsed, backbone, MemoryCache(), print, bool, "")
+    key, keys = engine.root_key(current), {}
+    for stage in STAGES:
+        key = engine.stage_key(current, stage, key)
+        keys[stage] = key
+    return keys
+
+
+def other_value(name, field, values):
+    """Another allowed value of a field, from its schema."""
+    options = [field, *field.get("anyOf", []), *field.get("allOf", [])]
+    merged = {key: value for option in reversed(options) for key, value in option.items()}
+    now = values.get(name, field.get("default"))
+    if "enum" in merged:
+        return next(choice for choice in merged["enum"] if choice != now)
+    kind = merged.get("type")
+    if kind == "boolean":
+        return not now
+    if kind == "string":
+        return f"{now or ''} dog" if "x-widget" in field or "pattern" not in merged else merged["examples"][-1]
+    if kind in {"integer", "number"}:
+        return other_number(merged, now, whole=kind == "integer")
+    if kind == "array":
+        return [*now[:-1]] if len(now) > merged.get("minItems", 0) else [*now, *now]
+    return merged["examples"][-1]
+
+
+def other_number(bounds, now, *, whole):
+    low = bounds.get("minimum", bounds.get("exclusiveMinimum", 0))
+    high = bounds.get("maximum", bounds.get("exclusiveMaximum", low + 100))
+    step = bounds.get("multipleOf", 1)
+    for fraction in (Fraction(1, 2), Fraction(1, 3), Fraction(1, 4), Fraction(0)):
+        candidate = float(low + fraction * Fraction(high - low))
+        candidate = int(candidate // step * step) or step if whole else candidate
+        if candidate != now and low <= candidate <= high:
+            return candidate
+    raise AssertionError(f"no other value than {now} in {bounds}")
