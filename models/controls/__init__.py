@@ -1,0 +1,1 @@
+"""Attention control: edits of attention maps while they are used. Prompt-to-Prompt (arXiv:2208.01626) and its kin."""
