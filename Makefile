@@ -41,7 +41,7 @@ format: .venv/.done ## put the code in order
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-catalogue: .venv/.done ## write jobs/catalogue.json from models/
+catalogue: .venv/.done ## write jobs/catalogue.json and docs/methods from models/
 	$(BIN)/python -m models catalogue
 
 bench: .venv/.done ## counts, memory and seconds of one method: make bench METHOD=tokenflow

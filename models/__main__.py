@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from models import catalogue, engine, video
+from models import catalogue, engine, pages, video
 from models.backbones import sd
 from models.bench import measure, suite
 from models.digest import digest_file
@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     add = commands.add_parser("describe", help="one method with all its parameters")
     add.add_argument("method")
     add.set_defaults(run=_describe)
-    add = commands.add_parser("catalogue", help="write jobs/catalogue.json")
+    add = commands.add_parser("catalogue", help="write jobs/catalogue.json and docs/methods")
     add.add_argument("--check", action="store_true", help="write nothing; fail when the committed file is stale")
     add.set_defaults(run=_catalogue)
     add = commands.add_parser("edit", help="edit one clip")
@@ -133,8 +133,9 @@ def _describe(options: argparse.Namespace) -> int:
 def _catalogue(options: argparse.Namespace) -> int:
     if not options.check:
         catalogue.write()
-    elif catalogue.stale():
-        sys.stderr.write("jobs/catalogue.json is stale: run `make catalogue` and commit it\n")
+        pages.write()
+    elif catalogue.stale() or pages.stale():
+        sys.stderr.write("jobs/catalogue.json or docs/methods is stale: run `make catalogue` and commit them\n")
         return FAILED
     return OK
 

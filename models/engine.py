@@ -19,7 +19,7 @@ from models.backbones.backbone import Backbone
 from models.context import Cache, Context, NoCache, Warned
 from models.digest import digest_json
 from models.errors import EditError, InvalidParams, OutOfMemory
-from models.method import Method, VideoInput, absent, validated
+from models.method import Method, VideoInput, absent, validated, warn_unread_words
 from models.params import STAGES, Stage, VideoParams, guarded, own
 from models.types import Clip, File, Fitted, Trajectory, Video, finite, pack, unpack
 
@@ -124,7 +124,7 @@ def run(
 
 def _stages(current: Run) -> Result:
     reports: list[StageReport] = []
-    warnings: list[Warned] = []
+    warnings = _unread(current)
     key = root_key(current)
     clip_key = ""
     values: dict[str, Any] = {"inputs": current.inputs, "fit": None, "invert": None}
@@ -140,6 +140,12 @@ def _stages(current: Run) -> Result:
         reports.append(report)
         warnings += [item for item in warned if item not in warnings]
     return Result(values["decode"], tuple(reports), tuple(warnings))
+
+
+def _unread(current: Run) -> list[Warned]:
+    ctx = Context(current.backbone, "prepare")
+    warn_unread_words(ctx, current.params)
+    return ctx.warnings
 
 
 def root_key(current: Run) -> str:

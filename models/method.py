@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from models import video
+from models.backbones import vocabulary
 from models.backbones.sd import Preset
 from models.context import Context
 from models.errors import InvalidParams, MissingCondition
@@ -95,6 +96,23 @@ class Method:
     def decode(self, ctx: Context, p: Any, clip: Clip, latents: Latents) -> Video:
         """Decode with the VAE; the frames are written at the source's size."""
         return Video(ctx.backbone.decode_latents(latents), clip.fps, clip.source_width, clip.source_height)
+
+
+def warn_unread_words(ctx: Context, p: VideoParams) -> None:
+    """Warn ``unknown_words`` and ``prompt_cut``: words of a prompt that the checkpoint's text encoder does not see."""
+    fields = type(p).model_fields
+    for name in (name for name in fields if _is_prompt(fields[name].json_schema_extra)):
+        prompt = getattr(p, name)
+        unknown = vocabulary.unknown_words(ctx.backbone.tokenizer, prompt)
+        if unknown:
+            known = f"{name}: checkpoint {ctx.backbone.checkpoint} does not know and passes over"
+            ctx.warn("unknown_words", f"{known} {', '.join(unknown)}")
+        if cut := vocabulary.cut_words(ctx.backbone.tokenizer, prompt):
+            ctx.warn("prompt_cut", f"{name} is too long for the text encoder; not read: {cut!r}")
+
+
+def _is_prompt(extra: Any) -> bool:
+    return isinstance(extra, dict) and extra.get("x-widget") == "prompt"
 
 
 def absent(method: type[Method], stage: str) -> bool:
