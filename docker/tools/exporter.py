@@ -1,0 +1,207 @@
+"""Metrics of the whole installation for Prometheus and KEDA, read from the records: `python exporter.py [--port N]`.
+
+`/metrics` has, by pool, queued and running jobs, live workers and `rf_demand_gpu_seconds`: how long one GPU would need
+for everything that waits plus what is left of everything that runs. `/demand?pools=a,b` is the same number as JSON. The
+seconds of a job are a moving average over finished jobs of its method and model; until one has finished, the default.
+"""
+
+import argparse
+import json
+import signal
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from jobs.connection import QueueUnavailable
+from jobs.presence import live_workers
+from jobs.records import Records
+from jobs.schema import Job
+from jobs.settings import Settings
+from jobs.states import State
+
+SMOOTHING = 0.2
+MOST_JOBS = 2000
+KEEP_SECONDS = 5.0
+SERVICE = {
+    "scheduler_leads": "1 while one of the schedulers holds the leadership.",
+    "redis_used_bytes": "Memory that Redis uses.",
+    "redis_max_bytes": "Memory that Redis may use; 0 when it has no limit.",
+}
+Demand = dict[str, dict[str, float]]
+
+
+class Seconds:
+    """Moving averages of a job's seconds on a worker, by method and model."""
+
+    def __init__(self, default: float) -> None:
+        """Start knowing nothing but the default."""
+        self._default = default
+        self._known: dict[tuple[str, str], float] = {}
+
+    def learn(self, job: Job) -> None:
+        """Take a finished job into account; one whose stages came from the cache says little about the next."""
+        spent = job.usage.gpu_seconds or (job.attempts[-1].seconds if job.attempts else None) or 0.0
+        if job.state == State.SUCCEEDED and spent > 0:
+            key = (job.method, job.model or "")
+            usual = self._known.get(key, spent)
+            self._known[key] = usual + SMOOTHING * (spent - usual)
+
+    def expected(self, job: Job) -> float:
+        """Seconds that a job of this kind takes."""
+        return self._known.get((job.method, job.model or ""), self._default)
+
+    def left(self, job: Job) -> float:
+        """Seconds until a running job ends, by its progress or else by the clock."""
+        whole = self.expected(job)
+        if job.progress.fraction > 0:
+            return whole * max(0.0, 1 - job.progress.fraction)
+        started = job.attempts[-1].started_at if job.attempts else None
+        passed = (datetime.now(UTC) - started).total_seconds() if started else 0.0
+        return max(0.0, whole - passed)
+
+
+class Exporter:
+    """Reads the records at most every few seconds, however often it is asked."""
+
+    def __init__(self, records: Records, default_seconds: float) -> None:
+        """Read these records; the feed of changes is followed from now on."""
+        self._records = records
+        self._seconds = Seconds(default_seconds)
+        self._after = ""
+        self._lock = threading.Lock()
+        self._read_at = -KEEP_SECONDS
+        self._demand: Demand = {}
+
+    def demand(self) -> Demand:
+        """Facts by pool. Raises QueueUnavailable."""
+        with self._lock:
+            if time.monotonic() - self._read_at >= KEEP_SECONDS:
+                self._follow()
+                self._demand = self._count()
+                self._read_at = time.monotonic()
+            return self._demand
+
+    def metrics(self) -> bytes:
+        """The Prometheus text format. Raises QueueUnavailable."""
+        registry = CollectorRegistry()
+        names = {
+            "demand_gpu_seconds": "Seconds one GPU needs for all queued jobs and what is left of the running ones.",
+            "queued_jobs": "Jobs that wait.",
+            "running_jobs": "Jobs that hold a lease.",
+            "workers": "Workers that spoke within their life and do not drain.",
+            "oldest_queued_seconds": "Age of the job that waits longest.",
+        }
+        gauges = {name: Gauge(f"rf_{name}", text, ["pool"], registry=registry) for name, text in names.items()}
+        for pool, facts in self.demand().items():
+            for name, gauge in gauges.items():
+                gauge.labels(pool).set(facts.get(name, 0.0))
+        for name, value in self._service().items():
+            Gauge(f"rf_{name}", SERVICE[name], registry=registry).set(value)
+        for name, value in sorted(self._records.counters().items()):
+            Counter(f"rf_{name}", f"Counted since the records began: {name}.", registry=registry).inc(value)
+        return generate_latest(registry)
+
+    def _service(self) -> dict[str, float]:
+        """Whether a scheduler leads, and how full Redis is."""
+        memory = self._records.redis.info("memory")
+        leads = self._records.ask("EXISTS", f"{self._records.prefix}lock:leader")
+        facts = {"scheduler_leads": leads, "redis_used_bytes": memory["used_memory"]}
+        return facts | {"redis_max_bytes": memory.get("maxmemory", 0)}
+
+    def _follow(self) -> None:
+        """Learn from the jobs that ended since the last time."""
+        if not self._after:
+            self._after = self._records.latest_change()
+        self._after, changes = self._records.changes(self._after, block_ms=1)
+        for change in changes:
+            job = self._records.find(change.job_id) if change.state == State.SUCCEEDED else None
+            if job is not None:
+                self._seconds.learn(job)
+
+    def _count(self) -> Demand:
+        found: Demand = defaultdict(lambda: defaultdict(float))
+        ask, prefix = self._records.ask, self._records.prefix
+        for pool in ask("SMEMBERS", f"{prefix}pools"):
+            key = f"{prefix}q:pos:{pool}"
+            jobs = self._jobs(ask("ZRANGE", key, 0, MOST_JOBS - 1))
+            waiting, known = int(ask("ZCARD", key)), [self._seconds.expected(job) for job in jobs]
+            found[pool]["queued_jobs"] = waiting
+            found[pool]["demand_gpu_seconds"] = sum(known) * (waiting / len(known) if known else 1)
+            found[pool]["oldest_queued_seconds"] = max(map(_age, jobs), default=0.0)
+        for job in self._jobs(ask("ZRANGE", f"{prefix}leases", 0, MOST_JOBS - 1)):
+            found[job.pool]["running_jobs"] += 1
+            found[job.pool]["demand_gpu_seconds"] += self._seconds.left(job)
+        for worker in live_workers(self._records):
+            for pool in worker.pools:
+                found[pool]["workers"] += not worker.draining
+        return {pool: dict(facts) for pool, facts in found.items()}
+
+    def _jobs(self, ids: Iterable[str]) -> list[Job]:
+        return [job for job in map(self._records.find, ids) if job is not None]
+
+
+def _age(job: Job) -> float:
+    since = job.queued_at or job.created_at
+    return (datetime.now(UTC) - since).total_seconds()
+
+
+def handler(exporter: Exporter) -> type[BaseHTTPRequestHandler]:
+    """The three paths of the server."""
+
+    class Handler(BaseHTTPRequestHandler):
+        """Answers GET only."""
+
+        def do_GET(self) -> None:
+            """Answer /metrics, /demand or /healthz/live."""
+            url = urlsplit(self.path)
+            try:
+                self._answer(url.path, parse_qs(url.query))
+            except QueueUnavailable:
+                self._send(503, b"the records cannot be reached\n", "text/plain")
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing: a scrape every few seconds is no news."""
+
+        def _answer(self, path: str, query: dict[str, list[str]]) -> None:
+            if path == "/metrics":
+                return self._send(200, exporter.metrics(), "text/plain; version=0.0.4; charset=utf-8")
+            if path == "/demand":
+                wanted = query.get("pools", [""])[0].split(",")
+                facts = exporter.demand()
+                total = sum(facts.get(pool, {}).get("demand_gpu_seconds", 0.0) for pool in wanted)
+                return self._send(200, json.dumps({"gpu_seconds": total}).encode(), "application/json")
+            known = path == "/healthz/live"
+            return self._send(200 if known else 404, b"ok\n" if known else b"not found\n", "text/plain")
+
+        def _send(self, status: int, body: bytes, media_type: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", media_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    return Handler
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser(description="Metrics of the installation.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=9100)
+    parser.add_argument("--default-seconds", type=float, default=60.0, help="of a job whose kind was never seen")
+    options = parser.parse_args()
+    exporter = Exporter(Records(Settings()), options.default_seconds)
+    server = ThreadingHTTPServer((options.host, options.port), handler(exporter))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

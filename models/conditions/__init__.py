@@ -1,0 +1,1 @@
+"""Conditions: per-frame signals estimated from a clip, and how they reach the network."""
