@@ -17,6 +17,7 @@ def describe(method_id: str) -> dict[str, Any]:
     """One method: title, summary, paper, family, backbones, stages, and the schemas of its inputs and parameters."""
     kind = engine.find(method_id)
     module = importlib.import_module(kind.__module__)
+    families = kind.families or (kind.backbone.family,)
     documentation = (module.__doc__ or "").strip()
     title = documentation.split("\n", 1)[0]
     return {
@@ -25,7 +26,7 @@ def describe(method_id: str) -> dict[str, Any]:
         "documentation": documentation,
         "paper": {"arxiv": kind.paper.arxiv, "title": kind.paper.title, "venue": kind.paper.venue},
         "family": kind.backbone.family,
-        "backbones": sorted(name for name, preset in sd.PRESETS.items() if preset.family == kind.backbone.family),
+        "backbones": sorted(name for name, preset in sd.PRESETS.items() if preset.family in families),
         "version": getattr(module, "VERSION", 1),
         "stages": [stage for stage in STAGES if stage not in Method.optional or _has(kind, stage)],
         "inputs": _schema(kind.Inputs),

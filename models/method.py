@@ -60,6 +60,8 @@ class Method:
 
     paper: ClassVar[Paper]
     backbone: ClassVar[Preset]
+    families: ClassVar[tuple[str, ...]] = ()
+    """Families of checkpoints it runs on, where there are more than its default backbone's."""
     Inputs: ClassVar[type[VideoInput]] = VideoInput
     Params: ClassVar[type[VideoParams]] = VideoParams
     optional: ClassVar[tuple[str, ...]] = ("fit", "invert")

@@ -119,12 +119,19 @@ class Backbone:
             raise ValueError(f"{len(embeds)} text embeddings for {batch} latents")
         network = self.unet if unet is None else unet
         dtype = next(network.parameters()).dtype
-        folded = rearrange(latents, "b c f h w -> (b f) c h w").to(self.device, dtype)
-        text = repeat(embeds, "b n d -> (b f) n d", f=count).to(self.device, dtype)
-        times = torch.as_tensor(t, device=self.device).expand(batch).repeat_interleave(count)  # (b f)
-        output: Tensor = network(folded, times, encoder_hidden_states=text, return_dict=False)[0]
+        times = torch.as_tensor(t, device=self.device).expand(batch)
+        output = self.evaluate(network, latents.to(self.device, dtype), times, embeds.to(self.device, dtype))
         self.frame_evals += batch * count
-        return rearrange(output, "(b f) c h w -> b c f h w", b=batch).to(latents)
+        return output.to(latents)
+
+    def evaluate(self, network: nn.Module, latents: Latents, times: Tensor, text: Embeds) -> Latents:
+        """One call of an image network on all frames of ``b c f h w``: frames folded into the batch, text repeated."""
+        batch, _, count = latents.shape[:3]
+        folded = rearrange(latents, "b c f h w -> (b f) c h w")
+        repeated = repeat(text, "b n d -> (b f) n d", f=count)
+        times = times.repeat_interleave(count)
+        output: Tensor = network(folded, times, encoder_hidden_states=repeated, return_dict=False)[0]
+        return rearrange(output, "(b f) c h w -> b c f h w", b=batch)
 
     @property
     def _working_dtype(self) -> torch.dtype:

@@ -25,6 +25,7 @@ CLASSES: dict[str, type] = {
     "MiniatureVAE": MiniatureVAE,
     "PreTrainedTokenizerFast": transformers.PreTrainedTokenizerFast,
     "UNet2DConditionModel": diffusers.UNet2DConditionModel,
+    "UNet3DConditionModel": diffusers.UNet3DConditionModel,
 }
 
 

