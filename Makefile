@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: help demo up test test-faults test-deploy test-slow check format catalogue bench clean
+.PHONY: help demo up test test-faults test-deploy test-studio studio test-slow check format catalogue bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -25,6 +25,14 @@ test: .venv/.done ## the test suite
 
 test-faults: .venv/.done ## kill, freeze and restart real processes
 	$(BIN)/python -m pytest -m faults
+
+test-studio: .venv/.done ## the page in a real browser (needs Node; on Debian it installs Chromium)
+	command -v chromium >/dev/null || (apt-get update && apt-get install -y --no-install-recommends chromium fonts-dejavu-core)
+	cd api/web && npm ci
+	$(BIN)/python -m pytest -m studio tests/studio
+
+studio: ## build the page (needs Node)
+	cd api/web && npm ci && npm run build
 
 test-deploy: .venv/.deploy ## chart, images and compose files; the containers' commands as plain processes
 	$(BIN)/python -m pytest -m deploy

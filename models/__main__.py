@@ -3,12 +3,14 @@
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from models import catalogue, engine, pages, video
 from models.backbones import sd
 from models.bench import measure, suite
+from models.bench.cases import cases, source_file
 from models.digest import digest_file
 from models.engine import Progress
 from models.errors import EditError, InvalidInput
@@ -56,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--quick", action="store_true", help="with --suite: one clip of each kind instead of six")
     add.add_argument("--steps", type=int, default=20, help="with --suite: denoising steps")
     add.add_argument("--fit-steps", type=int, default=100, help="with --suite: tuning steps at most")
-    add.add_argument("--clip", type=Path, default=Path(__file__).parent / "miniature" / "sample.mp4")
+    add.add_argument("--clip", type=Path, help="the clip to edit; left out, one of the miniature world")
     add.add_argument("--second-prompt", default="a photo of a green fish in the ocean")
     add.add_argument("--json", type=Path, help="also write the figures to this file")
     _edit_options(add)
@@ -168,9 +170,14 @@ def _bench(options: argparse.Namespace) -> int:
         return _suite(options)
     if not options.method:
         raise InvalidInput("expected a method or --suite", hint="`python -m models list` names the methods")
-    params = {"prompt": "a photo of a blue cat on a beach", **_params(options)}
+    case = cases("colour", 1)[0]
+    given = {"prompt": case.prompt, "source_prompt": case.source_prompt, **_params(options)}
+    known = engine.find(options.method).Params.model_fields
+    params = {name: value for name, value in given.items() if name in known or name in _params(options)}
     backbone = sd.load(options.checkpoint)
-    runs = measure.first_and_second(options.method, params, file(options.clip), backbone, options.second_prompt)
+    with tempfile.TemporaryDirectory() as folder:
+        clip = file(options.clip) if options.clip else source_file(case, Path(folder))
+        runs = measure.first_and_second(options.method, params, clip, backbone, options.second_prompt)
     sys.stdout.write(measure.table(options.method, backbone.checkpoint, runs) + "\n")
     if options.json:
         figures = measure.as_json(options.method, backbone.checkpoint, runs)

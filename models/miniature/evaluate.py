@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
 from models.backbones import sd
+from models.backbones.components import quiet
 from models.metrics import pixel
 from models.miniature import family, judge, sheet, train_clip, train_judge, world
 from models.miniature.recognisers import HEADS, frames_of
@@ -29,22 +31,23 @@ from models.miniature.vae import PATCH, fit_linear_code
 
 GUIDANCE = 4.0
 EDIT_GUIDANCE = 4.0
-SAMPLING_STEPS = 25
-INVERSION_STEPS = 50
 EDITS = ("subject", "colour", "style")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured; every count is of held-out scenes."""
+    """How much is measured: counts of held-out scenes, of frames of each clip, and of steps."""
 
     renders: int = 500
     captions: int = 500
     inversions: int = 20
-    edits: int = 20
-    frames: int = 2
+    edits: int = 24
+    frames: int = 1
     recogniser_renders: int = 1920
-    pipeline: int = 32
+    pipeline: int = 16
+    linear_fit: int = 1000
+    sampling_steps: int = 25
+    inversion_steps: int = 50
 
 
 QUICK = Sizes(renders=100, captions=64, inversions=6, edits=8, frames=1, recogniser_renders=640, pipeline=4)
@@ -97,7 +100,7 @@ def reconstruction(backbone: sd.Backbone, sizes: Sizes) -> Measured:
     for scene, value in zip(scenes, values.tolist(), strict=True):
         groups.setdefault(scene.style, []).append(value)
         groups.setdefault(scene.background, []).append(value)
-    linear = patch_pca(frames, backbone.latent_channels)
+    linear = patch_pca(frames, backbone.latent_channels, sizes.linear_fit)
     figures = {
         "vae.psnr": float(values.mean()),
         "vae.psnr_worst_group": min(sum(group) / len(group) for group in groups.values()),
@@ -109,7 +112,7 @@ def reconstruction(backbone: sd.Backbone, sizes: Sizes) -> Measured:
     return figures, cells
 
 
-def patch_pca(frames: Float[Tensor, "f 3 h w"], channels: int, fitted_on: int = 1000) -> Float[Tensor, "f 3 h w"]:
+def patch_pca(frames: Float[Tensor, "f 3 h w"], channels: int, fitted_on: int) -> Float[Tensor, "f 3 h w"]:
     """Frames through the linear 8x8-patch code of `channels` numbers, fitted on other renders."""
     others = world.render_pictures(range(FIRST["renders"] - fitted_on, FIRST["renders"]))[0]
     mean, basis, _ = fit_linear_code(frames_of(others) * 2 - 1, channels)
@@ -124,7 +127,7 @@ def text_to_image(backbone: sd.Backbone, sizes: Sizes) -> Measured:
     texts = [caption(scene, index) for index, scene in enumerate(scenes)]
     side = backbone.native_size // backbone.vae_factor
     noise = torch.stack([_noise(seed, backbone.latent_channels, side) for seed in seeds])
-    frames = generate(backbone, noise, texts, GUIDANCE, SAMPLING_STEPS)
+    frames = generate(backbone, noise, texts, GUIDANCE, sizes.sampling_steps)
     said = judge.classify(frames)
     figures = {f"t2i.{head}": _share(said[head], [getattr(scene, head) for scene in scenes]) for head in HEADS}
     return figures, [(_short(scene), frame) for scene, frame in zip(scenes[:36], frames, strict=False)]
@@ -147,8 +150,8 @@ def round_trip(backbone: sd.Backbone, sizes: Sizes) -> Measured:
     frames, latents = clips(backbone, scenes, sizes.frames)
     frames = frames.flatten(0, 1)
     ceiling = backbone.decode_latents(rearrange(latents, "b c f h w -> 1 c (b f) h w"))
-    noise = invert(backbone, latents, texts, INVERSION_STEPS)
-    rebuilt = generate(backbone, noise, texts, 1.0, INVERSION_STEPS)
+    noise = invert(backbone, latents, texts, sizes.inversion_steps)
+    rebuilt = generate(backbone, noise, texts, 1.0, sizes.inversion_steps)
     figures = {
         "inversion.psnr": float(pixel.psnr(rebuilt, frames).mean()),
         "inversion.psnr_vae_ceiling": float(pixel.psnr(ceiling, frames).mean()),
@@ -165,8 +168,8 @@ def editing(backbone: sd.Backbone, sizes: Sizes) -> Measured:
         scenes = [sample_scene(first + index) for index in range(sizes.edits)]
         targets = [_edited(scene, kind) for scene in scenes]
         frames, latents = clips(backbone, scenes, sizes.frames)
-        noise = invert(backbone, latents, [caption(scene) for scene in scenes], INVERSION_STEPS)
-        results = generate(backbone, noise, [caption(each) for each in targets], EDIT_GUIDANCE, INVERSION_STEPS)
+        noise = invert(backbone, latents, [caption(scene) for scene in scenes], sizes.inversion_steps)
+        results = generate(backbone, noise, [caption(each) for each in targets], EDIT_GUIDANCE, sizes.inversion_steps)
         said = judge.classify(results)
         wanted = {head: [getattr(each, head) for each in targets for _ in range(sizes.frames)] for head in HEADS}
         shares = {head: _share(said[head], wanted[head]) for head in HEADS}
@@ -189,16 +192,16 @@ def _edited(scene: Scene, kind: str) -> Scene:
 def through_diffusers(backbone: sd.Backbone, sizes: Sizes) -> Measured:
     """diffusers' own pipeline on the folder, read by the same judge."""
     scenes = [sample_scene(FIRST["captions"] + index) for index in range(sizes.pipeline)]
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        family.WEIGHTS, vae=family.load_vae(), safety_checker=None, torch_dtype=torch.float32
-    )
+    diffusers_logging.disable_progress_bar()
+    with quiet():
+        pipeline = StableDiffusionPipeline.from_pretrained(family.WEIGHTS, vae=family.load_vae(), dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     pictures: Tensor = pipeline(
         [caption(scene) for scene in scenes],
         height=backbone.native_size,
         width=backbone.native_size,
         guidance_scale=GUIDANCE,
-        num_inference_steps=SAMPLING_STEPS,
+        num_inference_steps=sizes.sampling_steps,
         generator=torch.Generator().manual_seed(0),
         output_type="pt",
     ).images

@@ -1,13 +1,15 @@
 """Where the miniature's weights lie, and how a trained part gets there.
 
-The folder is a diffusers pipeline folder: `StableDiffusionPipeline.from_pretrained(WEIGHTS, vae=load_vae())`.
+The folder is a diffusers pipeline folder:
+`StableDiffusionPipeline.from_pretrained(WEIGHTS, vae=load_vae(), dtype=torch.float32)`. Without the dtype its parts
+would be loaded in different precisions.
 """
 
 import json
 import shutil
 from copy import deepcopy
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from diffusers import DDIMScheduler
@@ -31,6 +33,7 @@ INDEX = {
 }
 
 
+@runtime_checkable
 class Part(Protocol):
     """Whatever diffusers or transformers can save."""
 
@@ -61,6 +64,7 @@ def export(name: str, part: Part, weights: Path = WEIGHTS) -> None:
     _forget_origin(fresh / "config.json")
     (weights / name).mkdir(parents=True, exist_ok=True)
     for file in fresh.iterdir():
+        file.chmod(0o644)  # safetensors writes for the owner only
         file.replace(weights / name / file.name)
     fresh.rmdir()
     (weights / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")

@@ -192,6 +192,12 @@ def learning_rate(peak: float, step: int, fraction_left: float, warmup: int = 10
     return peak * min(1.0, (step + 1) / warmup) * min(1.0, max(fraction_left, 0.0) / decay)
 
 
+def autocast() -> torch.autocast:
+    """Forward passes in bf16 where the processor multiplies it natively; elsewhere bf16 would be far slower."""
+    native = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return torch.autocast("cpu", torch.bfloat16, enabled=native)
+
+
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint so that no reader ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -86,7 +86,7 @@ def train(
         frames = soften(shrink(frames_of(store[rows.numpy()])), generator)
         rng = np.random.default_rng((3, step))
         ids = tokens(tokenizer, [_caption(shown[row], rng) for row in rows.tolist()])
-        with torch.autocast("cpu", torch.bfloat16):
+        with loop.autocast():
             result: Tensor = network(frames, ids, truth[rows])
         return result
 

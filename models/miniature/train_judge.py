@@ -46,7 +46,7 @@ def train(
     def loss(network: nn.Module, step: int) -> Tensor:
         rows, generator = drawn(step, count, BATCH)
         frames = soften(shrink(frames_of(store[rows.numpy()])), generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with loop.autocast():
             answer = network(frames)
         parts = [
             functional.cross_entropy(answer[head].float(), truth[rows, column], label_smoothing=0.05)

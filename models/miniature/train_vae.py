@@ -73,7 +73,7 @@ def train(
     def batch_loss(network: MiniatureVAE, step: int) -> Tensor:
         source = data.pictures(folder, min(max(data.rendered(folder), BATCH), pictures))
         batch = data.crops(source, BATCH, CROP, np.random.default_rng((1, step)))
-        with torch.autocast("cpu", torch.bfloat16):
+        with loop.autocast():
             return loss(network, batch, NOISE)
 
     def report(run: loop.Run[MiniatureVAE]) -> str:

@@ -77,7 +77,7 @@ def test_pixel_report_has_namespaced_keys_and_refuses_other_shapes() -> None:
     keys = pixel.measure(frames, frames, torch.zeros(3, 1, 16, 16))
     assert set(keys) == {"refilm.psnr_source", "refilm.ssim_source", "refilm.flicker", "refilm.psnr_outside_mask",
                          "refilm.ssim_outside_mask", "editboard.semantic_score"}  # fmt: skip
-    with pytest.raises((ValueError, TypeError), match="differ in shape|Type-check"):
+    with pytest.raises((ValueError, TypeError), match=r"differ in shape|Type-check"):
         pixel.psnr(frames, frames[:2])
 
 

@@ -1,0 +1,131 @@
+"""Every request of the API as a value: shared by the synchronous and the asynchronous client."""
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import httpx
+
+from api.views import AssetView, JobPage, JobView, MethodList, MethodView
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request and how its answer is read. `repeatable` calls are sent again after a lost connection;
+    to `absent` ones 404 is an answer.
+    """
+
+    verb: str
+    path: str
+    parse: Callable[[httpx.Response], T]
+    body: Mapping[str, Any] | None = None
+    query: Mapping[str, str | int] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    repeatable: bool = True
+    absent: bool = False
+    hold_seconds: float = 0.0
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `httpx.Client.request`; a held answer gets time on top of the usual."""
+        timeout = httpx.Timeout(30.0, read=30.0 + self.hold_seconds)
+        given = {"params": dict(self.query), "headers": dict(self.headers), "timeout": timeout}
+        return given | ({"json": dict(self.body)} if self.body is not None else {})
+
+
+def _job(response: httpx.Response) -> JobView:
+    return JobView.model_validate(response.json())
+
+
+def _changed_job(response: httpx.Response) -> JobView | None:
+    return None if response.status_code == 304 else _job(response)
+
+
+def _known_asset(response: httpx.Response) -> AssetView | None:
+    return None if response.status_code == 404 else AssetView.model_validate(response.json())
+
+
+def create(body: Mapping[str, Any], *, idempotency_key: str | None = None, wait: float | None = None) -> Call[JobView]:
+    """POST /v1/edits. Without a key of the caller's own one is made, so a repeat after a lost answer is safe."""
+    headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+    if wait:
+        headers["Prefer"] = f"wait={int(wait)}"
+    return Call("POST", "/v1/edits", _job, body=body, headers=headers, hold_seconds=wait or 0)
+
+
+def job(job_id: str, *, wait: float | None = None, version: int | None = None) -> Call[JobView | None]:
+    """GET /v1/jobs/{id}; `None` when nothing changed since `version`."""
+    headers = {}
+    if version is not None:
+        headers["If-None-Match"] = f'W/"{version}"'
+    if wait:
+        headers["Prefer"] = f"wait={int(wait)}"
+    return Call("GET", f"/v1/jobs/{job_id}", _changed_job, headers=headers, hold_seconds=wait or 0)
+
+
+def jobs(**query: str | int | None) -> Call[JobPage]:
+    """GET /v1/jobs: `state, method, changed_since, cursor, limit`."""
+    given = {name: value for name, value in query.items() if value is not None}
+    return Call("GET", "/v1/jobs", lambda response: JobPage.model_validate(response.json()), query=given)
+
+
+def cancel(job_id: str) -> Call[JobView]:
+    """POST /v1/jobs/{id}/cancel."""
+    return Call("POST", f"/v1/jobs/{job_id}/cancel", _job)
+
+
+def retry(job_id: str) -> Call[JobView]:
+    """POST /v1/jobs/{id}/retry."""
+    return Call("POST", f"/v1/jobs/{job_id}/retry", _job, headers={"Idempotency-Key": uuid.uuid4().hex})
+
+
+def delete(job_id: str) -> Call[None]:
+    """DELETE /v1/jobs/{id}."""
+    return Call("DELETE", f"/v1/jobs/{job_id}", lambda _: None)
+
+
+def asset(asset_id: str) -> Call[AssetView]:
+    """GET /v1/assets/{id}."""
+    return Call("GET", f"/v1/assets/{asset_id}", lambda response: AssetView.model_validate(response.json()))
+
+
+def asset_from_hash(sha256: str) -> Call[AssetView | None]:
+    """POST /v1/assets/from-hash; `None` when the server does not have this content of ours."""
+    return Call("POST", "/v1/assets/from-hash", _known_asset, body={"sha256": sha256}, absent=True)
+
+
+def methods() -> Call[MethodList]:
+    """GET /v1/methods."""
+    return Call("GET", "/v1/methods", lambda response: MethodList.model_validate(response.json()))
+
+
+def method(method_id: str) -> Call[MethodView]:
+    """GET /v1/methods/{id}."""
+    return Call("GET", f"/v1/methods/{method_id}", lambda response: MethodView.model_validate(response.json()))
+
+
+def edit_body(
+    *,
+    method: str,
+    video: str,
+    prompt: str,
+    source_prompt: str = "",
+    negative_prompt: str = "",
+    params: Mapping[str, Any] | None = None,
+    files: Mapping[str, str] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The body of POST /v1/edits. `video` and the values of `files` are asset ids; `options` go to the top level."""
+    assets: dict[str, Any] = {"video": {"asset": video}}
+    if files:
+        assets["files"] = {name: {"asset": value} for name, value in files.items()}
+    words = {"target": prompt, "source": source_prompt, "negative": negative_prompt}
+    body: dict[str, Any] = {
+        "method": method,
+        "input": assets,
+        "prompt": {name: text for name, text in words.items() if text},
+        "params": dict(params or {}),
+    }
+    return body | {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,101 @@
+"""What every request passes: an id, a bound on its body, security headers. Plain ASGI, so streams stay streams."""
+
+import re
+import uuid
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import Problem, respond
+
+LOG = structlog.get_logger(__name__)
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+class RequestContext:
+    """Adopts or makes `X-Request-Id`, echoes `traceparent` and sets the security headers unless a route did.
+
+    What nobody caught becomes a 500 with a log id; the traceback goes to the log.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection; anything but HTTP passes untouched."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        state: MutableMapping[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        echoed = {"X-Request-Id": request_id, "traceparent": headers.get("traceparent", "")}
+
+        started = False
+
+        async def labelled(message: Message) -> None:
+            nonlocal started
+            started = True
+            if message["type"] == "http.response.start":
+                out = MutableHeaders(scope=message)
+                for name, value in (SECURITY_HEADERS | echoed).items():
+                    if value:
+                        out.setdefault(name, value)
+                out.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        try:
+            await self.app(scope, receive, labelled)
+        except Exception as error:
+            log_id = uuid.uuid4().hex
+            LOG.error("request.crashed", log_id=log_id, path=scope["path"], exc_info=error)
+            if started:
+                raise
+            crashed = respond(
+                Problem("internal"), instance=scope["path"], request_id=request_id, extra={"log_id": log_id}
+            )
+            await crashed(scope, receive, labelled)
+
+
+class BodyLimit:
+    """Refuses a body above its bound: at once by `Content-Length`, else at the byte that exceeds it."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_upload_bytes: int, upload_path: str) -> None:
+        self.app, self.max_bytes = app, max_bytes
+        self.max_upload_bytes, self.upload_path = max_upload_bytes, upload_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection; anything but HTTP passes untouched."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        limit = self.max_upload_bytes if scope["path"] == self.upload_path else self.max_bytes
+        problem = Problem("upload_too_large", f"at most {limit} bytes are accepted here")
+        stated = Headers(scope=scope).get("content-length", "0")
+        if not stated.isdigit() or int(stated) > limit:
+            response = respond(problem, instance=scope["path"], request_id=scope["state"]["request_id"])
+            await response(scope, receive, send)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                raise problem
+            return message
+
+        await self.app(scope, counted, send)

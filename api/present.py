@@ -1,0 +1,110 @@
+"""Records as answers: links, ETag, and the advice when to ask again."""
+
+import math
+from collections import OrderedDict
+from datetime import UTC, datetime
+
+from fastapi import Response
+
+from api.views import AssetView, EtaView, JobView, OutputView
+from jobs.schema import Asset, Job, Output
+from jobs.states import State
+
+QUEUED_SECONDS = (2, 30)
+RUNNING_SECONDS = (1, 10)
+EARLIEST_FRACTION = 0.02
+
+
+def etag(version: int) -> str:
+    """The weak validator of a job's version."""
+    return f'W/"{version}"'
+
+
+def known_version(if_none_match: str | None) -> int | None:
+    """The version a conditional request knows; None when it knows none of ours."""
+    text = (if_none_match or "").strip().removeprefix("W/").strip('"')
+    return int(text) if text.isdigit() and len(text) < 19 else None
+
+
+def wait_seconds(prefer: str | None, wait: float | None, longest: float) -> float:
+    """How long to hold the answer: `Prefer: wait=N` or `?wait=N`, at most `longest`."""
+    asked = wait or 0.0
+    for preference in (prefer or "").split(","):
+        name, _, value = preference.partition("=")
+        if name.strip().lower() == "wait" and value.strip().isdigit():
+            asked = float(value.strip()[:6])
+    return min(asked, longest)
+
+
+def remaining_seconds(job: Job) -> float | None:
+    """Time to go of a running job, from the fraction done and the time since its start."""
+    if job.started_at is None or job.progress.fraction < EARLIEST_FRACTION:
+        return None
+    passed = (datetime.now(UTC) - job.started_at).total_seconds()
+    return max(0.0, passed * (1 / job.progress.fraction - 1))
+
+
+def retry_after(job: Job) -> int | None:
+    """Seconds until asking again is worth it; None once the job has ended."""
+    if job.state.terminal:
+        return None
+    if job.state in (State.ACCEPTED, State.QUEUED):
+        low, high = QUEUED_SECONDS
+        return max(low, min(high, job.queue.position))
+    left, (low, high) = remaining_seconds(job), RUNNING_SECONDS
+    return low if left is None else max(low, min(high, math.ceil(left / 8)))
+
+
+def output_view(job: Job, output: Output) -> OutputView:
+    """One result with the path of its bytes."""
+    return OutputView(**output.model_dump(), url=f"/v1/jobs/{job.id}/outputs/{output.name}")
+
+
+def job_view(job: Job) -> JobView:
+    """The job as its tenant sees it."""
+    self_url = f"/v1/jobs/{job.id}"
+    urls = {"self": self_url} | {name: f"{self_url}/{name}" for name in ("events", "cancel", "retry")}
+    left = None if job.state.terminal else remaining_seconds(job)
+    finish = datetime.fromtimestamp(datetime.now(UTC).timestamp() + left, UTC) if left is not None else None
+    fields = {name: getattr(job, name) for name in JobView.model_fields if hasattr(job, name) and name != "outputs"}
+    return JobView(
+        **fields,
+        eta=EtaView(finish=finish, basis="progress" if finish else None),
+        outputs=tuple(output_view(job, output) for output in job.outputs),
+        urls=urls,
+    )
+
+
+def asset_view(asset: Asset) -> AssetView:
+    """The asset as its tenant sees it."""
+    self_url = f"/v1/assets/{asset.id}"
+    return AssetView(**asset.model_dump(), urls={"self": self_url, "content": f"{self_url}/content"})
+
+
+def label_job(response: Response, job: Job) -> None:
+    """ETag, `Retry-After` and links on an answer that holds the job."""
+    response.headers["ETag"] = etag(job.version)
+    seconds = retry_after(job)
+    if seconds is not None:
+        response.headers["Retry-After"] = str(seconds)
+    url = f"/v1/jobs/{job.id}"
+    response.headers["Link"] = f'<{url}/events>; rel="events", <{url}/cancel>; rel="cancel"'
+
+
+class Advice:
+    """The last advice given for a job's version, so that a 304 needs no second read. Bounded, newest kept."""
+
+    def __init__(self, most: int = 10_000) -> None:
+        self._most = most
+        self._known: OrderedDict[tuple[str, int], int | None] = OrderedDict()
+
+    def remember(self, job: Job) -> int | None:
+        """Keep and return `retry_after` of this job."""
+        self._known[job.id, job.version] = seconds = retry_after(job)
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
+        return seconds
+
+    def of(self, job_id: str, version: int) -> tuple[bool, int | None]:
+        """Whether this version is known, and its advice; None means that the job has ended."""
+        return (job_id, version) in self._known, self._known.get((job_id, version))

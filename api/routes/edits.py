@@ -1,0 +1,119 @@
+"""Create a job: one edit of one clip."""
+
+import asyncio
+import re
+from typing import Annotated, Any
+
+from fastapi import Body, Header, Response
+from fastapi.concurrency import run_in_threadpool
+
+from api.deps import Caller, Held, Services
+from api.errors import Problem
+from api.examples import EDITS
+from api.idempotency import REPLAYED, IdempotencyKey, idempotency
+from api.present import job_view, label_job, wait_seconds
+from api.routing import problems, router
+from api.views import JobView
+from api.watch import changed
+from jobs import catalogue
+from jobs.assets import Assets
+from jobs.request import Deadline, JobRequest
+from jobs.schema import Job
+from jobs.submission import submit
+
+ROUTER = router("edits")
+DURATION = re.compile(r"(\d{1,7})([smh]?)")
+UNIT_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+# Where a caller wrote what the method knows by another name.
+WRITTEN_AS = {
+    "#/params/prompt": "#/prompt/target",
+    "#/params/source_prompt": "#/prompt/source",
+    "#/params/negative_prompt": "#/prompt/negative",
+    "#/params/start_seconds": "#/input/trim/start",
+    "#/params/end_seconds": "#/input/trim/end",
+}
+Prefer = Annotated[str | None, Header(description="`wait=N`: hold the answer up to N seconds in case the job ends.")]
+CancelAfter = Annotated[str | None, Header(description="Alias of `deadline.finish_within`: `90`, `90s`, `15m`, `2h`.")]
+MaxQueue = Annotated[int | None, Header(alias="Refilm-Max-Queue", ge=0, description="429 when more jobs are ahead.")]
+
+
+def written_pointer(pointer: str, request: JobRequest) -> str:
+    """The place in the caller's body that an error about a method's field is about."""
+    name = pointer.rpartition("/")[2]
+    if pointer.startswith("#/input/") and name != "video":
+        return f"#/input/files/{name}"
+    return pointer if name in request.params else WRITTEN_AS.get(pointer, pointer)
+
+
+def check_request(request: JobRequest, held: Services, tenant: str) -> None:
+    """Everything that can be known before a worker is asked. Raises a `Problem`."""
+    known = catalogue.load()
+    if request.method not in known.methods:
+        raise Problem("unknown_method", f"there is no method {request.method!r}")
+    if request.model is not None and request.model not in (held.settings.checkpoint, *held.settings.allowed_models):
+        raise Problem("model_not_allowed", f"{request.model!r} is not offered")
+    wrong = known.errors(request.method, request.engine_params(), set(request.assets()))
+    if wrong:
+        errors = [error | {"pointer": written_pointer(error["pointer"], request)} for error in wrong]
+        raise Problem("validation_failed", "the method does not take this", errors=errors)
+    clip = Assets(held.store).find(tenant, request.input.video.asset)
+    if clip is not None and clip.facts.get("kind", "video") != "video":
+        raise Problem("input.not_video", f"the asset is of kind {clip.facts['kind']}")
+
+
+def with_deadline(request: JobRequest, cancel_after: str | None) -> JobRequest:
+    """The request with `Cancel-After` as its deadline, unless the body has one. Raises `validation_failed`."""
+    if cancel_after is None or request.deadline.finish_within is not None:
+        return request
+    match = DURATION.fullmatch(cancel_after.strip())
+    seconds = int(match[1]) * UNIT_SECONDS[match[2]] if match else 0
+    if not 1 <= seconds <= 30 * 86400:
+        raise Problem("validation_failed", "Cancel-After takes 1s to 30 days, as 90s, 15m or 2h")
+    deadline = Deadline(start_within=request.deadline.start_within, finish_within=seconds)
+    return request.model_copy(update={"deadline": deadline})
+
+
+async def until_ended(held: Services, job: Job, seconds: float) -> Job:
+    """The job when it has ended, or after so many seconds."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    while not job.state.terminal and loop.time() < until:
+        await changed(held.watch, held.records, job.id, job.tenant, job.version, until - loop.time())
+        job = await run_in_threadpool(held.records.get, job.id, job.tenant)
+        if held.watch.closing:
+            break
+    return job
+
+
+@ROUTER.post("/v1/edits", status_code=202, response_model=JobView, responses=problems(400, 413, 429))
+async def create_edit(
+    request: Annotated[JobRequest, Body(openapi_examples=EDITS)],
+    held: Held,
+    tenant: Caller,
+    response: Response,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+    cancel_after: CancelAfter = None,
+    max_queue: MaxQueue = None,
+) -> Any:
+    """Accept an edit. 202 means that the job is durable: it runs to an end whatever fails meanwhile."""
+    request = with_deadline(request, cancel_after)
+    once = idempotency(key, "POST /v1/edits", request.model_dump_json())
+    await run_in_threadpool(check_request, request, held, tenant)
+    created = await run_in_threadpool(
+        submit,
+        request,
+        tenant,
+        records=held.records,
+        store=held.store,
+        bell=held.bell,
+        idempotency=once,
+        most_ahead=max_queue,
+    )
+    seconds = wait_seconds(prefer, None, held.api.max_wait_seconds)
+    job = await until_ended(held, created.job, seconds)
+    label_job(response, job)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    response.headers.update({REPLAYED: "true"} if created.replayed else {})
+    response.headers.update({"Preference-Applied": f"wait={seconds:g}"} if seconds else {})
+    return job_view(job)

@@ -1,0 +1,174 @@
+"""The shapes of answers: what routes promise in OpenAPI and what the client reads back.
+
+Unknown fields are ignored, because inside v1 fields may be added. Times are RFC 3339 UTC.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from jobs.schema import Attempt, JobError, Notice, Place, Placement, Progress, Usage
+from jobs.states import State
+
+
+class View(BaseModel):
+    """Base of all answers."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class OutputView(View):
+    """One result; `url` serves its bytes, with ranges."""
+
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+    fps: float | None = None
+    duration_seconds: float | None = None
+    url: str
+
+
+class EtaView(View):
+    """When the job is expected to end, and what the guess rests on."""
+
+    start: datetime | None = None
+    finish: datetime | None = None
+    basis: str | None = None
+
+
+class JobView(View):
+    """A job: one request to edit one clip."""
+
+    id: str
+    object: str = "job"
+    version: int
+    """Grows with every change; it is the ETag."""
+    state: State
+    method: str
+    model: str | None = None
+    created_at: datetime
+    queued_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    expires_at: datetime | None = None
+    queue: Place = Place()
+    eta: EtaView = EtaView()
+    progress: Progress = Progress()
+    attempts: tuple[Attempt, ...] = ()
+    placement: Placement | None = None
+    outputs: tuple[OutputView, ...] = ()
+    usage: Usage = Usage()
+    error: JobError | None = None
+    warnings: tuple[Notice, ...] = ()
+    retry_of: str | None = None
+    urls: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    metadata: dict[str, JsonValue] = {}
+
+    @property
+    def ended(self) -> bool:
+        """Whether the state is one of the four that never change."""
+        return self.state.terminal
+
+
+class JobPage(View):
+    """One page of jobs; `next_cursor` is null on the last one."""
+
+    data: tuple[JobView, ...]
+    next_cursor: str | None = None
+    changed_cursor: str | None = None
+    """Hand it to `changed_since` to hear only of what changed after this page."""
+
+
+class AssetView(View):
+    """One stored file."""
+
+    id: str
+    object: str = "asset"
+    name: str = ""
+    """What the uploader called it; never used as a path."""
+    media_type: str
+    size_bytes: int
+    sha256: str
+    created_at: datetime
+    facts: dict[str, JsonValue] = {}
+    """What the probe found: `kind` (`video`, `image` or `audio`), `width`, `height`, `fps`, `frames` …"""
+    urls: dict[str, str] = {}
+
+
+class MethodSummary(View):
+    """One editing method."""
+
+    id: str
+    title: str
+    summary: str = ""
+    paper: dict[str, Any] | None = None
+    family: str | None = None
+    backbones: tuple[str, ...] = ()
+    version: int = 1
+    urls: dict[str, str] = {}
+
+
+class MethodView(MethodSummary):
+    """A method with the JSON Schemas of what it takes."""
+
+    documentation: str = ""
+    stages: tuple[str, ...] = ()
+    inputs: dict[str, Any]
+    params: dict[str, Any]
+
+
+class MethodList(View):
+    """Every method."""
+
+    data: tuple[MethodSummary, ...]
+
+
+class ProblemView(View):
+    """RFC 9457 `application/problem+json`."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    instance: str
+    retryable: bool
+    request_id: str
+    retry_after: int | None = None
+    hint: str | None = None
+    errors: tuple[dict[str, Any], ...] = Field(default=())
+    log_id: str | None = None
+
+
+class Health(View):
+    """The state of one process."""
+
+    status: str
+
+
+class CodeView(View):
+    """One error code."""
+
+    code: str
+    type: str
+    title: str
+    status: int
+    """HTTP status of a request that is refused with it."""
+    retryable: bool
+    billed: bool
+    """Whether compute time spent before it counts as used."""
+    fixed_by: str
+    """`caller`, `operator` or `nobody`."""
+    hint: str | None = None
+
+
+class CodeList(View):
+    """Every error code."""
+
+    data: tuple[CodeView, ...]

@@ -1,0 +1,165 @@
+/** All jobs: thumbnails, filter by state, search, delete. */
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import * as api from "./api";
+import { stateName } from "./job";
+import { ago, spoken } from "./text";
+import { ended, type Job } from "./types";
+
+const FILTERS: Record<string, string[]> = {
+  all: [],
+  active: ["accepted", "queued", "running", "finalizing", "canceling"],
+  done: ["succeeded"],
+  failed: ["failed", "expired"],
+  cancelled: ["canceled"],
+};
+const REFRESH_MS = 3000;
+
+const searchable = (job: Job): string =>
+  [job.id, job.method, spoken(job.method), job.metadata.studio?.target, job.metadata.studio?.source, job.metadata.studio?.name].join(" ").toLowerCase();
+
+export function Library({ fail }: { fail: (error: unknown) => void }) {
+  const [filter, setFilter] = useState("all");
+  const [search, setSearch] = useState("");
+  const [found, setFound] = useState<Job[] | null>(null);
+  const [cursor, setCursor] = useState<string | null>(null);
+  const pages = useRef(1);
+  const round = useRef(0);
+
+  /** Read as many pages as are shown; an answer that comes late is dropped. */
+  const load = async () => {
+    const mine = (round.current += 1);
+    let rows: Job[] = [];
+    let next: string | null = null;
+    for (let page = 0; page < pages.current; page += 1) {
+      const answer = await api.jobs(FILTERS[filter] ?? [], next);
+      rows = rows.concat(answer.data);
+      next = answer.next_cursor;
+      if (!next) break;
+    }
+    if (mine !== round.current) return;
+    setFound(rows);
+    setCursor(next);
+  };
+  useEffect(() => {
+    pages.current = 1;
+    setFound(null);
+    load().catch(fail);
+    return () => void (round.current += 1);
+  }, [filter]);
+  const lively = found?.some((job) => !ended(job)) ?? false;
+  useEffect(() => {
+    if (!lively) return;
+    const timer = setInterval(() => load().catch(() => undefined), REFRESH_MS);
+    return () => clearInterval(timer);
+  }, [lively, filter]);
+
+  const more = () => {
+    pages.current += 1;
+    load().catch(fail);
+  };
+  const remove = (job: Job) => {
+    if (!confirm("Delete this job and its result?")) return;
+    api.remove(job.id).then(() => setFound((old) => old?.filter(({ id }) => id !== job.id) ?? null), fail);
+  };
+  const shown = (found ?? []).filter((job) => searchable(job).includes(search.toLowerCase().trim()));
+  return (
+    <div class="library">
+      <h1>Library</h1>
+      <div class="filters">
+        <div class="buttons" role="group" aria-label="Show">
+          {Object.keys(FILTERS).map((name) => (
+            <button key={name} type="button" aria-pressed={name === filter} onClick={() => setFilter(name)}>
+              {spoken(name)}
+            </button>
+          ))}
+        </div>
+        <input type="search" aria-label="Search jobs" placeholder="Search words, method, file" value={search} onInput={(event) => setSearch((event.target as HTMLInputElement).value)} />
+      </div>
+      {found === null && (
+        <p class="quiet" role="status">
+          Loading…
+        </p>
+      )}
+      {found !== null && !shown.length && (
+        <div class="empty">
+          <p>{found.length ? "No job has these words." : "Nothing here yet."}</p>
+          <a class="button primary" href="#/new">
+            New edit
+          </a>
+        </div>
+      )}
+      <ul class="jobs">
+        {shown.map((job) => (
+          <Row key={job.id} job={job} remove={remove} />
+        ))}
+      </ul>
+      {cursor && (
+        <button type="button" onClick={more}>
+          More
+        </button>
+      )}
+    </div>
+  );
+}
+
+function Row({ job, remove }: { job: Job; remove: (job: Job) => void }) {
+  const note = job.metadata.studio;
+  const share = Math.round(100 * job.progress.fraction);
+  return (
+    <li class="job-card" data-job={job.id}>
+      <a href={`#/jobs/${job.id}`} class="job-link">
+        <Thumbnail job={job} />
+        <span class="job-words">{note?.target || spoken(job.method)}</span>
+      </a>
+      <p class="facts">
+        <span class="state">
+          <span class={`dot ${job.state}`} aria-hidden="true" /> {stateName(job.state)}
+          {job.state === "running" && ` ${share} %`}
+        </span>
+        <span>{spoken(job.method)}</span>
+        <span>{ago(job.created_at)}</span>
+      </p>
+      {ended(job) && (
+        <button type="button" class="remove" aria-label={`Delete: ${note?.target || job.id}`} onClick={() => remove(job)}>
+          ×
+        </button>
+      )}
+    </li>
+  );
+}
+
+/** The result's first picture (the source's until there is one), fetched when it comes into view. */
+function Thumbnail({ job }: { job: Job }) {
+  const place = useRef<HTMLSpanElement>(null);
+  const [url, setUrl] = useState("");
+  const output = job.state === "succeeded" ? job.outputs[0] : undefined;
+  const path = output?.url ?? (job.metadata.studio ? `v1/assets/${job.metadata.studio.video}/content` : "");
+  useEffect(() => {
+    const stop = new AbortController();
+    let made = "";
+    const watcher = new IntersectionObserver((entries) => {
+      if (!path || !entries.some((entry) => entry.isIntersecting)) return;
+      watcher.disconnect();
+      api.media(path, stop.signal).then(
+        (found) => {
+          made = found;
+          if (!stop.signal.aborted) setUrl(found);
+        },
+        () => undefined, // expired or deleted: the card shows its plain face
+      );
+    });
+    if (place.current) watcher.observe(place.current);
+    return () => {
+      stop.abort();
+      watcher.disconnect();
+      if (made) URL.revokeObjectURL(made);
+    };
+  }, [path]);
+  const picture = output && !output.media_type.startsWith("video/");
+  return (
+    <span class="thumb" ref={place}>
+      {url && (picture ? <img src={url} alt="" /> : <video src={`${url}#t=0.01`} muted playsInline preload="auto" tabIndex={-1} aria-hidden="true" />)}
+    </span>
+  );
+}

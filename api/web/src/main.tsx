@@ -1,0 +1,136 @@
+/** The frame around the views: navigation by hash, theme, key, and what went wrong. */
+
+import { render } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import * as api from "./api";
+import { JobPage } from "./job";
+import { Library } from "./library";
+import { NewEdit } from "./new";
+import "./style.css";
+
+const THEMES = ["auto", "light", "dark"] as const;
+type Theme = (typeof THEMES)[number];
+
+function readTheme(): Theme {
+  const kept = localStorage.getItem("refilm.theme");
+  return THEMES.find((theme) => theme === kept) ?? "auto";
+}
+
+function applyTheme(theme: Theme): void {
+  localStorage.setItem("refilm.theme", theme);
+  if (theme === "auto") document.documentElement.removeAttribute("data-theme");
+  else document.documentElement.dataset.theme = theme;
+}
+
+interface Trouble {
+  text: string;
+  hint: string;
+  key: boolean;
+}
+
+function troubleOf(error: unknown): Trouble {
+  if (error instanceof api.Refusal) return { text: error.message, hint: error.hint, key: error.status === 401 };
+  return { text: error instanceof Error ? error.message : String(error), hint: "", key: false };
+}
+
+function App() {
+  const [route, setRoute] = useState(location.hash);
+  const [theme, setTheme] = useState(readTheme());
+  const [trouble, setTrouble] = useState<Trouble | null>(null);
+  const [round, setRound] = useState(0);
+  useEffect(() => {
+    const moved = () => {
+      setRoute(location.hash);
+      setTrouble(null);
+      window.scrollTo(0, 0);
+    };
+    window.addEventListener("hashchange", moved);
+    return () => window.removeEventListener("hashchange", moved);
+  }, []);
+  const fail = (error: unknown) => setTrouble(troubleOf(error));
+  const next = () => {
+    const chosen = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length] ?? "auto";
+    applyTheme(chosen);
+    setTheme(chosen);
+  };
+  const again = (key: string) => {
+    api.setApiKey(key);
+    setTrouble(null);
+    setRound(round + 1);
+  };
+  const jobs = route.startsWith("#/jobs");
+  return (
+    <>
+      <a class="skip" href="#content" onClick={(event) => (event.preventDefault(), document.getElementById("content")?.focus())}>
+        Skip to the content
+      </a>
+      <header class="top">
+        <a href="#/new" class="brand">
+          <svg viewBox="0 0 32 32" width="26" height="26" aria-hidden="true">
+            <rect width="32" height="32" rx="7" fill="#4f46e5" />
+            <path d="M6 8h20v16H6zM10 8v16M22 8v16" fill="none" stroke="#fff" stroke-width="2" />
+            <path d="m14 12.500 5.500 3.500-5.500 3.500z" fill="#fff" />
+          </svg>
+          Refilm
+        </a>
+        <nav aria-label="Views">
+          <a href="#/new" aria-current={jobs ? undefined : "page"}>
+            New edit
+          </a>
+          <a href="#/jobs" aria-current={jobs ? "page" : undefined}>
+            Library
+          </a>
+        </nav>
+        <button type="button" class="theme" onClick={next} title="Change between automatic, light and dark">
+          Theme: {theme}
+        </button>
+      </header>
+      <main id="content" tabIndex={-1} key={round}>
+        {trouble && <Trouble trouble={trouble} close={() => setTrouble(null)} again={again} />}
+        <View route={route} fail={fail} />
+      </main>
+    </>
+  );
+}
+
+function View({ route, fail }: { route: string; fail: (error: unknown) => void }) {
+  const [path = "", query = ""] = route.replace(/^#\//, "").split("?");
+  const [view, id] = path.split("/");
+  if (view === "jobs" && id) return <JobPage key={id} id={id} fail={fail} />;
+  if (view === "jobs") return <Library fail={fail} />;
+  const from = new URLSearchParams(query).get("from") ?? "";
+  return <NewEdit key={from} from={from} fail={fail} />;
+}
+
+function Trouble({ trouble, close, again }: { trouble: Trouble; close: () => void; again: (key: string) => void }) {
+  const [key, setKey] = useState("");
+  const send = (event: Event) => {
+    event.preventDefault();
+    again(key);
+  };
+  return (
+    <div class="notice bad trouble" role="alert">
+      <div>
+        <p>{trouble.text}</p>
+        {trouble.hint && !trouble.key && <p class="hint">{trouble.hint}</p>}
+        {trouble.key && (
+          <form class="key" onSubmit={send}>
+            <label>
+              API key <input type="password" autocomplete="off" value={key} onInput={(event) => setKey((event.target as HTMLInputElement).value)} />
+            </label>
+            <button type="submit" class="primary">
+              Use it
+            </button>
+          </form>
+        )}
+      </div>
+      <button type="button" aria-label="Close the message" onClick={close}>
+        ×
+      </button>
+    </div>
+  );
+}
+
+applyTheme(readTheme());
+const place = document.getElementById("app");
+if (place) render(<App />, place);

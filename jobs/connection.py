@@ -1,0 +1,89 @@
+"""Connections to Redis or Valkey, and the Lua scripts. Every change of a job is one script."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from jobs.states import OWNED, TERMINAL, TRANSITIONS
+
+LUA = Path(__file__).parent / "lua"
+
+
+class QueueUnavailable(Exception):
+    """Redis cannot be reached or refuses writes. Nothing was half done: a script runs whole or not at all."""
+
+
+UNREACHABLE = (redis.ConnectionError, redis.TimeoutError)
+REFUSING = ("OOM", "maxmemory", "LOADING", "MISCONF", "READONLY")
+"""Words of answers that mean "not now": no memory left, still reading its file, cannot persist, a replica."""
+
+
+@contextlib.contextmanager
+def available() -> Iterator[None]:
+    """Raise QueueUnavailable for every way in which Redis is not there for us."""
+    try:
+        yield
+    except UNREACHABLE as error:
+        raise QueueUnavailable(str(error)) from error
+    except redis.ResponseError as error:
+        if any(word in str(error) for word in REFUSING):
+            raise QueueUnavailable(str(error)) from error
+        raise
+
+
+def connect(url: str, *, timeout_seconds: float = 2.0) -> Any:
+    """Return a thread-safe client that answers strings and gives up after `timeout_seconds`.
+
+    The type is Any because redis-py types every answer as "value or awaitable of value".
+    """
+    return redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=min(1.0, timeout_seconds),
+        socket_keepalive=True,
+        health_check_interval=15,
+        retry=Retry(NoBackoff(), 1),
+        retry_on_error=[redis.ConnectionError, redis.TimeoutError],
+    )
+
+
+def _prelude() -> str:
+    table = {state: sorted(after) for state, after in TRANSITIONS.items()}
+    return "\n".join(
+        [
+            f"local TRANSITIONS = cjson.decode([==[{json.dumps(table)}]==])",
+            f"local TERMINAL = cjson.decode([==[{json.dumps(dict.fromkeys(sorted(TERMINAL), True))}]==])",
+            f"local OWNED = cjson.decode([==[{json.dumps(dict.fromkeys(sorted(OWNED), True))}]==])",
+            (LUA / "common.lua").read_text(),
+        ]
+    )
+
+
+class Scripts:
+    """The scripts of `jobs/lua`, each prefixed with the transition table and `common.lua`.
+
+    A script takes the key prefix as its only key and everything else as arguments. Running one on a client that was
+    restarted loads it again by itself.
+    """
+
+    def __init__(self, client: Any, prefix: str) -> None:
+        """Register every script with the client; nothing is sent yet."""
+        prelude = _prelude()
+        self._prefix = prefix
+        self._scripts = {
+            path.stem: client.register_script(prelude + path.read_text())
+            for path in sorted(LUA.glob("*.lua"))
+            if path.stem != "common"
+        }
+
+    def __call__(self, name: str, *arguments: str | int | float) -> Any:
+        """Run one script. Raises QueueUnavailable when Redis is unreachable, out of memory or loading."""
+        with available():
+            return self._scripts[name](keys=[self._prefix], args=list(arguments))

@@ -1,0 +1,106 @@
+"""A worker's hold on a job: claim, beat, finalize, finish, release. Every call carries the fence it got from the claim.
+
+A fence that is no longer the record's is answered with `lost`: the work is then someone else's and must be dropped.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from jobs.records import Records
+from jobs.rows import dump_notices, dump_outputs
+from jobs.schema import Job, JobError, Notice, Output, Placement, Progress, Usage
+
+Beat = Literal["ok", "cancel", "lost"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job that is now this worker's, until the lease runs out."""
+
+    job: Job
+    fence: int
+
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self.job.id
+
+
+class Owner(NamedTuple):
+    """Who claims: the worker's id, its Celery node name, and the doorbell's task id."""
+
+    worker: str
+    node: str
+    task: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended: outputs when it succeeded, an error when it failed, neither when it was canceled."""
+
+    state: Literal["succeeded", "failed", "canceled"]
+    outputs: tuple[Output, ...] = ()
+    error: JobError | None = None
+    warnings: tuple[Notice, ...] = ()
+    progress: Progress | None = None
+    usage: Usage | None = None
+    placement: Placement | None = None
+
+
+class Leases:
+    """The worker's side of the records. Raises QueueUnavailable when Redis cannot be reached; retrying is safe."""
+
+    def __init__(self, records: Records) -> None:
+        """Hold jobs of these records."""
+        self._records = records
+        self._settings = records.settings
+        self._lease_ms = int(records.settings.lease_seconds * 1000)
+
+    def claim(self, job_id: str, owner: Owner) -> Claim | None:
+        """Take a queued job, or return None: it is gone, held, ended, or too late."""
+        late = JobError.of("deadline_start").dump()
+        answer = self._run("claim", job_id, owner.worker, owner.node, owner.task, self._lease_ms, late)
+        if answer[0] != "ok":
+            return None
+        return Claim(self._records.get(job_id), int(answer[1]))
+
+    def beat(self, claim: Claim, *, progress: Progress | None = None, placement: Placement | None = None) -> Beat:
+        """Keep the lease, and write progress along with it when given. Progress counts as a visible change."""
+        fields = {}
+        if progress is not None:
+            fields["progress"] = progress.model_dump_json(exclude_none=True)
+        if placement is not None:
+            fields["placement"] = placement.model_dump_json(exclude_none=True)
+        packed = json.dumps(fields) if fields else ""
+        answer: Beat = self._run("beat", claim.job_id, claim.fence, self._lease_ms, packed)
+        return answer
+
+    def finalize(self, claim: Claim) -> Beat:
+        """Announce that outputs are uploaded and the commit is under way: from here a cancel comes too late."""
+        answer: Beat = self._run("finalize", claim.job_id, claim.fence, self._lease_ms)
+        return answer
+
+    def finish(self, claim: Claim, outcome: Outcome) -> str:
+        """Commit. Returns the final state, or `lost`: then nothing was written and the outputs must be removed."""
+        fields = {"outputs": dump_outputs(outcome.outputs), "warnings": dump_notices(outcome.warnings)}
+        for name in ("error", "progress", "usage", "placement"):
+            value = getattr(outcome, name)
+            if value is not None:
+                fields[name] = value.model_dump_json(exclude_none=True)
+        how = outcome.error.code if outcome.error is not None else outcome.state
+        return str(self._run("finish", claim.job_id, claim.fence, outcome.state, json.dumps(fields), how))
+
+    def release(self, claim: Claim, code: str, *, hand_back: bool) -> str:
+        """Give the job up without an outcome. Returns `queued`, `failed`, `canceled` or `lost`.
+
+        With `hand_back` (a shutdown, not a fault) the attempt does not count. `code` names the reason; it becomes the
+        job's error when all attempts are used.
+        """
+        problem = "" if hand_back else JobError.of(code).dump()
+        reason = "preempted" if hand_back else code
+        most = self._settings.max_attempts
+        return str(self._run("release", claim.job_id, claim.fence, reason, int(hand_back), most, problem))
+
+    def _run(self, name: str, *arguments: str | int) -> Any:
+        return self._records.run(name, *arguments)

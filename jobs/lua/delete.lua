@@ -1,0 +1,15 @@
+-- id, tenant: forget an ended job. answers: gone | deleted | the state that forbids it
+local id, tenant = unpack(ARGV)
+local state, theirs = get(id, 'state', 'tenant')
+if not state or theirs ~= tenant then
+  return 'gone'
+end
+if not TERMINAL[state] then
+  return state
+end
+redis.call('ZREM', P .. 'expiry', tenant .. '/' .. id)
+for _, index in ipairs({'archive', 'jobs:' .. tenant, 'changed:' .. tenant}) do
+  redis.call('ZREM', P .. index, id)
+end
+redis.call('DEL', job_key(id), P .. 'ev:' .. id)
+return 'deleted'

@@ -1,0 +1,10 @@
+-- not rung for this many ms (-1: never rung at all), most jobs a call: queued jobs whose bell is due, marked as rung
+-- now. answers: ids
+local age, limit = unpack(ARGV)
+local at = now()
+local latest = age == '-1' and 0 or at - age
+local ids = redis.call('ZRANGEBYSCORE', P .. 'rings', '-inf', latest, 'LIMIT', 0, limit)
+for _, id in ipairs(ids) do
+  redis.call('ZADD', P .. 'rings', 'XX', at, id)
+end
+return ids

@@ -1,0 +1,33 @@
+-- id, fence, succeeded | failed | canceled, fields (json), how the attempt ended
+-- answers: the final state | lost. A cancel that came first wins; asking again after success repeats the answer.
+local id, fence, to, fields, how = unpack(ARGV)
+local mine, state = owns(id, fence)
+if not mine then
+  local committed = get(id, 'committed')
+  if state and TERMINAL[state] and committed == fence then
+    return state
+  end
+  count('fenced_commits')
+  return 'lost'
+end
+if state == 'canceling' then
+  to = 'canceled'
+elseif to == 'canceled' and state == 'running' then
+  move(id, 'canceling')
+elseif to == 'succeeded' and state ~= 'finalizing' then
+  move(id, 'finalizing')
+end
+local values = cjson.decode(fields)
+if to ~= 'succeeded' then
+  values.outputs = nil
+end
+if to ~= 'failed' then
+  values.error = nil
+end
+for name, value in pairs(values) do
+  redis.call('HSET', job_key(id), name, value)
+end
+redis.call('HSET', job_key(id), 'committed', fence)
+end_attempt(id, to == 'failed' and how or to)
+move(id, to)
+return to

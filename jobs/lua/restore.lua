@@ -1,0 +1,22 @@
+-- id, hash fields (json), idempotency key or '', request hash, its life in ms: put back the record of an ended job from
+-- its archive. answers: restored | exists
+local id, fields, idem, hash, idem_ttl = unpack(ARGV)
+if redis.call('EXISTS', job_key(id)) == 1 then
+  return 'exists'
+end
+local job = cjson.decode(fields)
+for name, value in pairs(job) do
+  redis.call('HSET', job_key(id), name, value)
+end
+redis.call('ZADD', P .. 'jobs:' .. job.tenant, job.created, id)
+local due = job.media_gone == '1' and job.expires + job.keep or job.expires
+redis.call('ZADD', P .. 'expiry', due, job.tenant .. '/' .. id)
+touch(id, 'state')
+redis.call('PEXPIREAT', job_key(id), job.expires + job.keep)
+redis.call('PEXPIREAT', P .. 'ev:' .. id, job.expires + job.keep)
+if idem ~= '' then
+  local row = P .. 'idem:' .. job.tenant .. ':' .. idem
+  redis.call('HSET', row, 'hash', hash, 'job', id)
+  redis.call('PEXPIRE', row, idem_ttl)
+end
+return 'restored'

@@ -1,0 +1,141 @@
+"""What a caller asks for: the body of `POST /v1/edits`. Strict, frozen, unknown fields are errors."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, field_validator, model_validator
+from pydantic_core import to_json
+
+Priority = Literal["interactive", "standard", "batch", "background"]
+BROKER_PRIORITY: dict[Priority, int] = {"interactive": 0, "standard": 3, "batch": 6, "background": 9}
+
+MethodId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+ModelRef = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+AssetId = Annotated[str, StringConstraints(pattern=r"^ast_[0-9a-v]{26}$")]
+InputName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]{1,63}$")]
+LabelValue = Annotated[str, StringConstraints(max_length=128)]
+Prompt = Annotated[str, StringConstraints(max_length=2000)]
+
+METADATA_BYTES = 4096
+MOST_FILES = 64
+
+
+class Strict(BaseModel):
+    """Base of everything a caller sends: frozen, and an unknown field is an error rather than ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class AssetRef(Strict):
+    """A file the caller has brought before."""
+
+    asset: AssetId
+
+
+class Trim(Strict):
+    """The part of the clip to edit, in seconds from its beginning."""
+
+    start: float = Field(default=0.0, ge=0)
+    end: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.end is not None and self.end <= self.start:
+            raise ValueError("end must be after start")
+        return self
+
+
+class EditInput(Strict):
+    """The clip, the part of it, and whatever else the method takes (masks, a pose clip), by the method's names."""
+
+    video: AssetRef
+    trim: Trim | None = None
+    files: dict[InputName, AssetRef | tuple[AssetRef, ...]] = Field(default_factory=dict, max_length=16)
+
+    @field_validator("files")
+    @classmethod
+    def _few(cls, value: dict[str, AssetRef | tuple[AssetRef, ...]]) -> dict[str, AssetRef | tuple[AssetRef, ...]]:
+        if sum(1 if isinstance(item, AssetRef) else len(item) for item in value.values()) > MOST_FILES:
+            raise ValueError(f"more than {MOST_FILES} files")
+        return value
+
+
+class PromptSet(Strict):
+    """Texts: what the result shows, what the source shows, what to avoid."""
+
+    target: Prompt = ""
+    source: Prompt = ""
+    negative: Prompt = ""
+
+
+class OutputOptions(Strict):
+    """Container of the result and how long it is kept."""
+
+    container: Literal["mp4", "gif", "webp"] = "mp4"
+    expires_in: int | None = Field(default=None, ge=60, le=30 * 86400)
+
+
+class CacheOptions(Strict):
+    """`use` reads and writes finished stages, `refresh` recomputes and rewrites them, `off` does neither."""
+
+    inversion: Literal["use", "refresh", "off"] = "use"
+
+
+class Deadline(Strict):
+    """Seconds after creation by which the job must have started or ended."""
+
+    start_within: int | None = Field(default=None, ge=1, le=30 * 86400)
+    finish_within: int | None = Field(default=None, ge=1, le=30 * 86400)
+
+
+class JobRequest(Strict):
+    """One edit. `params` holds the method's own parameters as `/v1/methods/{id}` describes them."""
+
+    method: MethodId
+    model: ModelRef | None = None
+    input: EditInput
+    prompt: PromptSet = PromptSet()
+    params: dict[str, JsonValue] = Field(default_factory=dict, max_length=200)
+    output: OutputOptions = OutputOptions()
+    cache: CacheOptions = CacheOptions()
+    priority: Priority = "standard"
+    deadline: Deadline = Deadline()
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=16)
+    metadata: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @field_validator("metadata")
+    @classmethod
+    def _small(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if len(to_json(value)) > METADATA_BYTES:
+            raise ValueError(f"metadata is larger than {METADATA_BYTES} bytes")
+        return value
+
+    def engine_params(self) -> dict[str, Any]:
+        """Return the method's parameters: `params` with prompts and trim under the names that methods use.
+
+        A prompt that was left empty is left out, so that a method without that parameter is not refused and a method
+        that needs it says so. `size` as `"512x320"` becomes `width` and `height`.
+        """
+        merged: dict[str, Any] = dict(self.params)
+        texts = {"prompt": self.prompt.target, "source_prompt": self.prompt.source}
+        texts["negative_prompt"] = self.prompt.negative
+        merged.update({name: text for name, text in texts.items() if text})
+        if self.input.trim is not None:
+            merged["start_seconds"] = self.input.trim.start
+            merged.update({} if self.input.trim.end is None else {"end_seconds": self.input.trim.end})
+        size = merged.pop("size", None)
+        if isinstance(size, str) and size.count("x") == 1 and size.replace("x", "").isdigit():
+            merged["width"], merged["height"] = (int(side) for side in size.split("x"))
+        elif size is not None:
+            merged["size"] = size
+        return merged
+
+    def assets(self) -> dict[str, str]:
+        """Return input name to asset id: the clip under `video`, the files of a list under `name/0`, `name/1` …"""
+        found = {"video": self.input.video.asset}
+        for name, given in self.input.files.items():
+            if isinstance(given, AssetRef):
+                found[name] = given.asset
+            else:
+                found |= {f"{name}/{number}": ref.asset for number, ref in enumerate(given)}
+        return found

@@ -1,0 +1,95 @@
+"""Job hash to `Job` and back: the only place that knows the field names of `rf:job:{id}` in Python."""
+
+import json
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+
+from jobs.request import BROKER_PRIORITY, JobRequest
+from jobs.schema import Attempt, Job, JobError, Notice, Output, Placement, Progress, Usage, from_ms
+from jobs.settings import Settings
+from jobs.states import State
+
+_NOTICES = TypeAdapter(tuple[Notice, ...])
+
+
+def creation_fields(
+    request: JobRequest, tenant: str, settings: Settings, *, pool: str, retry_of: str, born: dict[str, int]
+) -> str:
+    """Return the JSON of the fields that a job is born with."""
+    life = request.output.expires_in or settings.media_ttl_seconds
+    fields: dict[str, str | int] = {
+        "tenant": tenant,
+        "pool": pool,
+        "priority": BROKER_PRIORITY[request.priority],
+        "method": request.method,
+        "model": request.model or "",
+        "request": request.model_dump_json(),
+        "retry_of": retry_of,
+        "ttl": int(life * 1000),
+        "keep": int(settings.record_ttl_seconds * 1000),
+    }
+    within = request.deadline.model_dump(exclude_none=True)
+    return json.dumps(fields | within | born)
+
+
+def dump_outputs(outputs: tuple[Output, ...]) -> str:
+    """Return outputs as JSON with their store keys, which the public form leaves out."""
+    return to_json([output.model_dump() | {"key": output.key} for output in outputs]).decode()
+
+
+def dump_notices(notices: tuple[Notice, ...]) -> str:
+    """Return warnings as JSON."""
+    return _NOTICES.dump_json(notices).decode()
+
+
+def job_from(job_id: str, row: dict[str, str]) -> Job:
+    """Build the `Job` of a hash; the place in the queue is added by the caller, who can see the queue."""
+    request = JobRequest.model_validate_json(row["request"])
+    times: dict[str, Any] = {
+        f"{name}_at": from_ms(_whole(row, name)) for name in ("created", "queued", "started", "finished")
+    }
+    parsed: dict[str, Any] = {
+        "progress": Progress.model_validate_json(row["progress"]) if row.get("progress") else Progress(),
+        "placement": Placement.model_validate_json(row["placement"]) if row.get("placement") else None,
+        "error": JobError.model_validate_json(row["error"]) if row.get("error") else None,
+        "warnings": _NOTICES.validate_json(row.get("warnings") or "[]"),
+        "outputs": tuple(Output.model_validate(item) for item in json.loads(row.get("outputs") or "[]")),
+        "attempts": tuple(_attempt(item) for item in json.loads(row.get("attempts") or "[]")),
+        "usage": _usage(row),
+    }
+    return Job(
+        id=job_id,
+        version=int(row["version"]),
+        state=State(row["state"]),
+        method=row["method"],
+        model=row.get("model") or None,
+        expires_at=from_ms(_whole(row, "expires")),
+        retry_of=row.get("retry_of") or None,
+        labels=request.labels,
+        metadata=request.metadata,
+        tenant=row["tenant"],
+        request=request,
+        fence=_whole(row, "fence"),
+        attempt=_whole(row, "attempt"),
+        pool=row["pool"],
+        media_gone=row.get("media_gone") == "1",
+        **times,
+        **parsed,
+    )
+
+
+def _whole(row: dict[str, str], name: str) -> int:
+    return int(float(row.get(name) or 0))
+
+
+def _attempt(item: dict[str, Any]) -> Attempt:
+    return Attempt.model_validate(item | {"started_at": from_ms(int(item["started"]))})
+
+
+def _usage(row: dict[str, str]) -> Usage:
+    usage = Usage.model_validate_json(row["usage"]) if row.get("usage") else Usage()
+    return usage.model_copy(
+        update={"queue_seconds": _whole(row, "waited") / 1000, "wall_seconds": _whole(row, "wall") / 1000}
+    )

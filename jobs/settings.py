@@ -1,0 +1,106 @@
+"""Settings of the service, from `REFILM_*` environment variables. One object, passed on, never a global."""
+
+import socket
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
+GIB = 1 << 30
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Durations are seconds, sizes are bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="REFILM_", frozen=True, extra="ignore")
+
+    # where things are
+    data_dir: Path = Field(default_factory=lambda: Path.home() / ".refilm")
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    broker_url: str = ""
+    """Broker of the doorbell; empty means the server of `redis_url`, next logical database."""
+    redis_prefix: str = "rf:"
+    store: str = ""
+    """`file:///folder` or `s3://bucket/prefix`; empty means `store` inside the data folder."""
+    s3_endpoint_url: str | None = None
+    s3_public_endpoint_url: str | None = None
+    s3_region: str = "us-east-1"
+    s3_addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: SecretStr | None = None
+
+    # what is run
+    engine: str = "workers.engine:edit"
+    """`module:function` that performs an edit inside the worker's child process."""
+    checkpoint: str = "miniature"
+    """Weights used when a request names no model: `miniature`, `org/name@revision`, a folder or `s3://…`."""
+    allowed_models: tuple[str, ...] = ()
+    device: str = "auto"
+    warm_backbones: int = Field(default=1, ge=1)
+
+    # ownership of a job
+    lease_seconds: float = Field(default=30.0, gt=0)
+    max_attempts: int = Field(default=3, ge=1)
+    stall_seconds: float = Field(default=120.0, gt=0)
+    """A job that reports no step for this long (or ten times its usual step) gives up its lease."""
+    load_seconds: float = Field(default=900.0, gt=0)
+    """The same allowance while weights are read and before the first step."""
+    cancel_grace_seconds: float = Field(default=20.0, gt=0)
+    shutdown_grace_seconds: float = Field(default=30.0, gt=0)
+
+    # the worker
+    pools: Annotated[tuple[str, ...], NoDecode] = ("default",)
+    """Queues this worker serves; comma-separated in the environment."""
+    worker_id: str = Field(default_factory=socket.gethostname)
+    worker_max_jobs: int = Field(default=200, ge=1)
+    worker_max_memory_bytes: int | None = None
+
+    # the scheduler
+    scheduler_interval_seconds: float = Field(default=1.0, gt=0)
+    leader_ttl_seconds: float = Field(default=10.0, gt=0)
+    ring_after_seconds: float = Field(default=60.0, gt=0)
+    orphan_after_seconds: float = Field(default=60.0, gt=0)
+    reconcile_seconds: float = Field(default=HOUR, gt=0)
+
+    # lifetimes
+    media_ttl_seconds: float = Field(default=7 * DAY, gt=0)
+    record_ttl_seconds: float = Field(default=30 * DAY, gt=0)
+    """Records outlive their media by this long."""
+    idempotency_ttl_seconds: float = Field(default=DAY, gt=0)
+
+    # limits on what comes in
+    max_upload_bytes: int = Field(default=2 * GIB, gt=0)
+    max_pixels: int = Field(default=4096 * 2304, gt=0)
+    max_duration_seconds: float = Field(default=10 * MINUTE, gt=0)
+    max_frames: int = Field(default=2048, gt=0)
+
+    # the stage cache
+    cache_memory_bytes: int = Field(default=1 * GIB, ge=0)
+    cache_disk_bytes: int = Field(default=20 * GIB, ge=0)
+    cache_salt: SecretStr = SecretStr("")
+    """Secret mixed with the tenant's name into every cache key, so that keys cannot be guessed across tenants."""
+
+    log_level: str = "INFO"
+    log_format: Literal["json", "console"] = "json"
+
+    @field_validator("pools", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+    @property
+    def broker(self) -> str:
+        """The broker's URL: its own logical database, because visibility timeouts are shared inside one."""
+        if self.broker_url:
+            return self.broker_url
+        parts = urlsplit(self.redis_url)
+        database = int(parts.path.strip("/") or "0")
+        return urlunsplit(parts._replace(path=f"/{database + 1}"))
+
+    @property
+    def store_url(self) -> str:
+        """The store's URL, with the default inside the data folder filled in."""
+        return self.store or f"file://{(self.data_dir / 'store').resolve()}"

@@ -1,0 +1,142 @@
+"""Accept a job: manifest in the store, record in Redis, then the bell. In this order, so that nothing is ever lost."""
+
+from collections.abc import Mapping
+
+from jobs import ids, manifest
+from jobs.assets import Assets
+from jobs.connection import QueueUnavailable
+from jobs.manifest import InputFile, Manifest
+from jobs.queue import Bell
+from jobs.records import Created, Idempotency, QueueFull, Records, StateConflict
+from jobs.request import JobRequest
+from jobs.schema import Asset, Job
+from jobs.states import State
+from jobs.store import Store
+
+RETRIABLE = frozenset({State.FAILED, State.CANCELED, State.EXPIRED})
+
+
+class MissingAsset(Exception):
+    """An input names an asset that this tenant does not have. `inputs` maps input name to asset id."""
+
+    def __init__(self, inputs: dict[str, str]) -> None:
+        """Keep the inputs that were not found."""
+        super().__init__(", ".join(inputs))
+        self.inputs = inputs
+
+
+def submit(
+    request: JobRequest,
+    tenant: str,
+    *,
+    records: Records,
+    store: Store,
+    bell: Bell,
+    idempotency: Idempotency | None = None,
+    pool: str = "default",
+    retry_of: str = "",
+    most_ahead: int | None = None,
+) -> Created:
+    """Accept a job whose parameters were validated. When this returns, manifest and record are durable.
+
+    Raises MissingAsset, IdempotencyReuse, QueueFull, QueueUnavailable and StoreUnavailable; then nothing is left.
+    """
+    records.ping()
+    earlier = records.replay(tenant, idempotency) if idempotency else None
+    if earlier is not None:
+        return Created(earlier, replayed=True)
+    inputs = _inputs(Assets(store), tenant, request)
+    accepted = Manifest(
+        id=ids.new(ids.JOB),
+        tenant=tenant,
+        pool=pool,
+        retry_of=retry_of,
+        idempotency_key=idempotency.key if idempotency else "",
+        request_hash=idempotency.request_hash if idempotency else "",
+        request=request,
+        inputs=inputs,
+    )
+    manifest.write(store, accepted)
+    return _register(accepted, records, store, bell, most_ahead)
+
+
+def _register(accepted: Manifest, records: Records, store: Store, bell: Bell, most_ahead: int | None) -> Created:
+    try:
+        created = create_from(accepted, records, most_ahead=most_ahead)
+    except (QueueUnavailable, QueueFull):
+        manifest.remove(store, accepted.tenant, accepted.id)
+        raise
+    if created.replayed and created.job.id != accepted.id:  # the same key raced; the other request was first
+        manifest.remove(store, accepted.tenant, accepted.id)
+    elif created.job.state == State.QUEUED:
+        ring(created.job, records, bell)
+    return created
+
+
+def create_from(
+    accepted: Manifest, records: Records, *, most_ahead: int | None = None, born: dict[str, int] | None = None
+) -> Created:
+    """Create the record of a manifest; for an accepted request as for one found again in the store."""
+    return records.create(
+        accepted.id,
+        accepted.request,
+        accepted.tenant,
+        pool=accepted.pool,
+        idempotency=accepted.idempotency,
+        retry_of=accepted.retry_of,
+        most_ahead=most_ahead,
+        born=born,
+    )
+
+
+def ring(job: Job, records: Records, bell: Bell) -> bool:
+    """Ring for a queued job. A bell that fails is no error: the reconciler rings later."""
+    rang = bell.ring(job.id, pool=job.pool, priority=job.request.priority)
+    if rang:
+        records.run("rung", job.id)
+    return rang
+
+
+def retry(job: Job, *, records: Records, store: Store, bell: Bell, idempotency: Idempotency | None = None) -> Created:
+    """Run an ended job's request again as a new job that names the old one; finished stages come from the cache.
+
+    An ended job itself never changes. Raises StateConflict for a job that succeeded or has not ended.
+    """
+    if job.state not in RETRIABLE:
+        raise StateConflict(job.state)
+    return submit(
+        job.request,
+        job.tenant,
+        records=records,
+        store=store,
+        bell=bell,
+        idempotency=idempotency,
+        pool=job.pool,
+        retry_of=job.id,
+    )
+
+
+def delete(job: Job, *, records: Records, store: Store) -> None:
+    """Delete an ended job with its outputs. Raises StateConflict while it has not ended, and NotFound."""
+    if not job.state.terminal:
+        raise StateConflict(job.state)
+    manifest.remove(store, job.tenant, job.id)
+    records.delete(job.id, job.tenant)
+
+
+def _inputs(assets: Assets, tenant: str, request: JobRequest) -> dict[str, InputFile]:
+    found: Mapping[str, Asset | None] = {name: assets.find(tenant, key) for name, key in request.assets().items()}
+    missing = {name: request.assets()[name] for name, asset in found.items() if asset is None}
+    if missing:
+        raise MissingAsset(missing)
+    return {
+        name: InputFile(
+            asset=asset.id,
+            name=asset.name,
+            media_type=asset.media_type,
+            size_bytes=asset.size_bytes,
+            sha256=asset.sha256,
+        )
+        for name, asset in found.items()
+        if asset is not None
+    }

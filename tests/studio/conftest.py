@@ -1,0 +1,115 @@
+"""The page in Debian's Chromium against the whole embedded stack, with the tiny network."""
+
+import os
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from playwright import sync_api as playwright
+
+from api.client import Client
+from api.embedded import Stack
+
+SETTINGS = {"checkpoint": "tiny", "lease_seconds": "3", "scheduler_interval_seconds": "0.3"}
+FLAGS = [
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SECONDS = 60
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.studio)
+
+
+@pytest.fixture(scope="session")
+def ball(tmp_path_factory):
+    """A clip of six frames: a red square that moves."""
+    path = tmp_path_factory.mktemp("clip") / "ball.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(6):
+            picture = np.full((64, 96, 3), 90, np.uint8)
+            picture[20:40, 10 + 8 * number : 30 + 8 * number] = (220, 30, 30)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory):
+    with Stack(tmp_path_factory.mktemp("stack"), settings=SETTINGS) as stack:
+        yield stack
+
+
+@pytest.fixture
+def client(stack):
+    with Client(stack.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Chromium with a fresh profile."""
+    found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    assert found, "the tests of the page need Debian's package `chromium`"
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", *FLAGS])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, stack):
+    """The page on a desktop; every request it makes stays on the service, and nothing is written to its console."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(SECONDS * 1000)
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda line: complaints.append(line.text) if "Content Security Policy" in line.text else None)
+    page.goto(stack.url)
+    yield page
+    context.close()
+    assert not complaints
+    assert [url for url in asked if not url.startswith((stack.url, f"blob:{stack.url}"))] == []
+
+
+@pytest.fixture
+def fill(page, ball):
+    """Fill in the form of `frame_by_frame` for a quick edit of the ball, with so many steps."""
+
+    def filled(prompt="a blue ball", steps=3):
+        page.locator("input[type=file][accept='video/*']").set_input_files(str(ball))
+        page.get_by_text("6 frames").wait_for()
+        page.locator("[data-method=frame_by_frame] input").check()
+        page.locator("#f-source_prompt").fill("a red ball")
+        page.locator("#f-prompt").fill(prompt)
+        page.locator("fieldset details").evaluate_all("all => all.forEach(one => (one.open = true))")
+        for name, value in {"width": 64, "height": 64, "num_inversion_steps": 3, "num_inference_steps": steps}.items():
+            page.locator(f"#f-{name}").fill(str(value))
+
+    return filled
+
+
+@pytest.fixture
+def start(page, fill):
+    """Fill in, submit, and the id of the job."""
+
+    def started(prompt="a blue ball", steps=3):
+        fill(prompt, steps)
+        page.get_by_role("button", name="Start edit").click()
+        page.wait_for_url("**/#/jobs/job_*")
+        return page.url.rpartition("/")[2]
+
+    return started

@@ -1,0 +1,159 @@
+"""The runner with the real engine: a real method on the tiny checkpoint, one process, no Celery."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs.assets import Assets
+from jobs.leases import Owner
+from jobs.queue import Bell
+from jobs.request import JobRequest
+from jobs.schema import Job
+from jobs.settings import Settings
+from jobs.submission import submit
+from models import video
+from workers import engine
+from workers.runner import Runner
+from workers.signs import drain_file
+from workers.work import Edit, Fetched
+
+
+class House:
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self.runner = Runner(settings)
+        self.folder = folder
+        self.calls = 0
+
+    def submit(self, clip: bytes, **body: object) -> Job:
+        path = self.folder / "upload"
+        path.write_bytes(clip)
+        asset = Assets(self.runner.store).add("local", path, name="clip.mp4", media_type="video/mp4")
+        request = JobRequest.model_validate(
+            {"method": "frame_by_frame", "input": {"video": {"asset": asset.id}}} | body
+        )
+        runner = self.runner
+        return submit(request, "local", records=runner.records, store=runner.store, bell=runner.bell).job
+
+    def run(self, job: Job) -> Job:
+        self.calls += 1
+        self.runner.run(job.id, Owner("test", "w-test@h", f"task-{self.calls}"))
+        return self.runner.records.get(job.id)
+
+
+@pytest.fixture
+def house(settings: Settings, tmp_path: Path) -> House:
+    return House(settings.model_copy(update={"checkpoint": "tiny", "device": "cpu"}), tmp_path)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    ramp = torch.linspace(0, 1, 64)
+    frames = torch.stack([ramp.roll(3 * shift).expand(3, 64, 64) for shift in range(4)])
+    video.write(path, frames, 8.0)
+    return path.read_bytes()
+
+
+STEPS = {"num_inference_steps": 3, "num_inversion_steps": 3}
+
+
+def test_a_clip_is_edited_published_and_the_next_prompt_reuses_its_inversion(house: House, clip: bytes) -> None:
+    first = house.run(house.submit(clip, prompt={"target": "a red car", "source": "a car"}, params=STEPS))
+    assert first.error is None and first.state == "succeeded"
+    (output,) = first.outputs
+    assert (output.width, output.height, output.frames, output.fps) == (64, 64, 4, 8.0)
+    path = house.folder / "result.mp4"
+    house.runner.store.get_file(output.key, path)
+    footage = video.read(path, native_size=64)
+    assert footage.frames.shape == (4, 3, 64, 64)
+    assert [stage.state for stage in first.progress.stages] == [
+        "done",
+        "done",
+        "skipped",
+        "done",
+        "done",
+        "done",
+        "done",
+    ]
+    assert first.usage.frame_evals > 0 and first.placement.checkpoint == "tiny"
+
+    second = house.run(house.submit(clip, prompt={"target": "a blue car", "source": "a car"}, params=STEPS))
+    cache = {stage.name: stage.cache for stage in second.progress.stages if stage.cache}
+    assert cache == {"prepare": "hit", "invert": "hit"}
+    assert second.usage.saved_frame_evals > 0 and second.placement.warm
+    assert second.usage.frame_evals < first.usage.frame_evals
+    receipt = json.loads(house.runner.store.get_bytes(output.key.replace("output.mp4", "receipt.json")))
+    assert receipt["checkpoint"] == "tiny" and set(receipt["keys"]) >= {"prepare", "invert", "edit"}
+    assert list((house.runner.settings.data_dir / "work").iterdir()) == []
+
+
+def test_other_tenants_and_modes_do_not_share_the_cache(house: House, clip: bytes) -> None:
+    body = {"prompt": {"target": "x", "source": "y"}, "params": STEPS}
+    house.run(house.submit(clip, **body))
+    for mode in ("refresh", "off"):
+        job = house.run(house.submit(clip, cache={"inversion": mode}, **body))
+        assert [stage.cache for stage in job.progress.stages if stage.cache] == ["miss", "miss"]
+    path = house.folder / "upload"
+    asset = Assets(house.runner.store).add("other", path, name="clip", media_type="video/mp4")
+    request = JobRequest.model_validate({"method": "frame_by_frame", "input": {"video": {"asset": asset.id}}} | body)
+    runner = house.runner
+    theirs = submit(request, "other", records=runner.records, store=runner.store, bell=runner.bell).job
+    done = house.run(theirs)
+    assert [stage.cache for stage in done.progress.stages if stage.cache] == ["miss", "miss"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "stage"),
+    [
+        ({"clip": b"just text"}, "input.not_video", "prepare"),
+        ({"params": STEPS | {"num_inference_steps": -1}}, "validation_failed", "fetch"),
+        ({"params": STEPS | {"no_such": 1}}, "validation_failed", "fetch"),
+        ({"method": "no_such_method"}, "unknown_method", "fetch"),
+        ({"model": "no/such@rev"}, "model.unavailable", "fetch"),
+    ],
+)
+def test_what_cannot_be_done_fails_with_its_code(
+    house: House, clip: bytes, monkeypatch: pytest.MonkeyPatch, change: dict[str, object], code: str, stage: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    body = {"prompt": {"target": "x", "source": "y"}, "params": STEPS} | change
+    given = body.pop("clip", clip)
+    job = house.run(house.submit(given, **body))
+    assert (job.state, job.error.code, job.error.stage, job.error.attempt) == ("failed", code, stage, 1)
+    assert job.error.detail and list(house.runner.store.list("out/")) == []
+
+
+def test_lists_of_files_reach_the_engine_in_order(tmp_path: Path) -> None:
+    given = {name: Fetched(tmp_path / name.replace("/", "-"), name, name) for name in ("video", "more/1", "more/0")}
+    files = engine._files(Edit("m", "tiny", {}, given, "mp4", tmp_path, ""))
+    assert files["video"].digest == "video"
+    assert [file.digest for file in files["more"]] == ["more/0", "more/1"]
+
+
+def test_a_deleted_input_is_told(house: House, clip: bytes) -> None:
+    job = house.submit(clip, prompt={"target": "x"}, params=STEPS)
+    house.runner.store.delete_prefix("assets/")
+    failed = house.run(job)
+    assert (failed.state, failed.error.code) == ("failed", "input.fetch_failed")
+
+
+def test_a_draining_worker_takes_nothing_and_rings_for_the_others(house: House, clip: bytes) -> None:
+    job = house.submit(clip, prompt={"target": "x"}, params=STEPS)
+    flag = drain_file(house.runner.settings)
+    flag.parent.mkdir(parents=True, exist_ok=True)
+    flag.touch()
+    before = Bell(house.runner.settings).waiting()
+    assert house.run(job).state == "queued"
+    assert Bell(house.runner.settings).waiting() == before + 1
+    flag.unlink()
+
+
+def test_a_second_doorbell_runs_nothing(house: House, clip: bytes) -> None:
+    """F12."""
+    job = house.submit(clip, prompt={"target": "x", "source": "y"}, params=STEPS)
+    done = house.run(job)
+    assert done.state == "succeeded"
+    for _ in range(5):
+        assert house.run(job) == done

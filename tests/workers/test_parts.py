@@ -1,0 +1,157 @@
+"""Small parts of a worker: progress, the watchdog, errors, repeating while something is away, the parent's imports."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.codes import JOB_CODES
+from jobs.connection import QueueUnavailable
+from jobs.schema import STAGES, Progress, StageProgress
+from jobs.settings import Settings
+from jobs.store import StoreUnavailable
+from models.errors import InvalidInput, InvalidParams, OutOfMemory, all_codes
+from workers.__main__ import command
+from workers.failures import FetchFailed, explain, is_fatal
+from workers.publish import persist
+from workers.reporter import Reporter
+from workers.signs import busy_file, replace_wedged_child
+from workers.watchdog import Watchdog
+from workers.work import load_engine
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_progress_grows_to_one_and_names_the_stage() -> None:
+    seen: list[Progress] = []
+    reporter = Reporter(seen.append)
+    for stage in STAGES:
+        if stage == "fit":
+            reporter.tell(stage, "skipped")
+            continue
+        reporter.tell(stage, "running")
+        for step in range(3):
+            reporter.tell(stage, "running", step, 3)
+        reporter.tell(stage, "done")
+    fractions = [progress.fraction for progress in seen]
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    assert [stage.name for stage in seen[-1].stages] == list(STAGES)
+    assert (seen[-1].stage, seen[-1].stage_index) == ("publish", 7)
+    assert {stage.name: stage.cache for stage in seen[-1].stages if stage.cache} == {
+        "prepare": "miss",
+        "invert": "miss",
+    }
+
+
+def test_a_second_loop_in_a_stage_never_moves_progress_back() -> None:
+    reporter = Reporter(lambda progress: None)
+    reporter.tell("edit", "running", 9, 10)
+    before = reporter.snapshot().fraction
+    reporter.tell("edit", "running", 1, 10)
+    assert reporter.snapshot().fraction == before
+    reporter.settle((StageProgress(name="edit", state="done", frame_evals=5),))
+    assert reporter.snapshot().stages[4].frame_evals == 5
+
+
+def test_the_watchdog_knows_the_usual_step() -> None:
+    dog = Watchdog(stall_seconds=0.1, unstepped_seconds=60)
+    dog.tick()
+    time.sleep(0.15)
+    assert not dog.stalled()
+    for step in range(1, 4):
+        dog.tick(step, 10)
+    time.sleep(0.15)
+    assert dog.stalled()
+    with dog.loading():
+        assert not dog.stalled()
+    dog.tick(4, 10)
+    time.sleep(0.04)
+    dog.tick(5, 10)
+    assert not dog.stalled()
+
+
+def test_every_code_of_the_engine_is_a_job_code() -> None:
+    assert set(all_codes()) <= set(JOB_CODES)
+
+
+def test_errors_of_the_engine_keep_code_hint_and_details() -> None:
+    error = InvalidParams("bad", hint="mend", details={"errors": [{"pointer": "#/params/x", "max": 3, "odd": {1}}]})
+    told = explain(error, stage="prepare", attempt=2, worker="w")
+    assert (told.code, told.detail, told.hint, told.stage, told.attempt) == (
+        "validation_failed",
+        "bad",
+        "mend",
+        "prepare",
+        2,
+    )
+    assert told.errors == ({"pointer": "#/params/x", "max": 3, "odd": "{1}"},)
+    assert explain(OutOfMemory("x")).retryable
+    assert not explain(InvalidInput("x", code="input.not_video")).retryable
+
+
+def test_an_unknown_error_tells_only_a_log_id(caplog: pytest.LogCaptureFixture) -> None:
+    told = explain(ZeroDivisionError("a secret"))
+    assert told.code == "internal" and told.log_id and "secret" not in told.model_dump_json()
+    assert explain(StoreUnavailable("host")).code == "storage_unavailable"
+    assert explain(FetchFailed("gone")).code == "input.fetch_failed"
+    assert explain(MemoryError()).code == "gpu.out_of_memory"
+
+
+def test_fatal_device_errors_are_told_from_others() -> None:
+    assert is_fatal(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert not is_fatal(RuntimeError("shape mismatch"))
+
+
+def test_persist_repeats_until_it_works_or_time_is_up() -> None:
+    answers = iter([StoreUnavailable("a"), QueueUnavailable("b"), 7])
+
+    def act() -> int:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert persist(act, seconds=10, give_up=lambda: False, alive=lambda: None) == 7
+
+    def fail() -> None:
+        raise StoreUnavailable("gone")
+
+    for seconds, stop in ((0.1, False), (60, True)):
+        with pytest.raises(StoreUnavailable):
+            persist(fail, seconds=seconds, give_up=lambda stop=stop: stop, alive=lambda: None)
+
+
+def test_the_parent_imports_no_torch() -> None:
+    code = "import sys, workers.tasks; sys.exit(bool({'torch', 'models', 'diffusers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, check=False).returncode == 0
+
+
+def test_the_command_serves_the_direct_queue_before_the_shared_ones() -> None:
+    words = command(Settings(worker_id="one", pools=("small", "large")))
+    assert words[words.index("-Q") + 1] == "w.one,e.small,e.large"
+    assert words[words.index("-n") + 1] == "w-one@%h"
+
+
+def test_an_engine_is_named_by_module_and_function() -> None:
+    assert load_engine("workers.engine:edit").__name__ == "edit"
+    with pytest.raises(ValueError, match="module:function"):
+        load_engine("workers.engine")
+
+
+def test_only_a_child_of_ours_that_does_not_move_is_replaced(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, worker_id="w", lease_seconds=1)
+    path = busy_file(settings)
+    path.parent.mkdir()
+    assert not replace_wedged_child(settings)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    path.write_text(str(child.pid))
+    assert not replace_wedged_child(settings)
+    os.utime(path, (0, 0))
+    assert replace_wedged_child(settings) and child.wait(5) == -signal.SIGKILL
+    path.write_text("1")
+    os.utime(path, (0, 0))
+    assert not replace_wedged_child(settings)

@@ -1,0 +1,1 @@
+"""Runs jobs: the only room that knows both jobs and models."""

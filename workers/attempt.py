@@ -1,0 +1,190 @@
+"""One attempt at one job: fetch, edit, publish, finish. It ends in exactly one way, and always by its fence:
+
+committed, failed with a code, canceled, handed back to the queue, or dropped because the job is someone else's.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import structlog
+
+from jobs import manifest
+from jobs.leases import Claim, Outcome
+from jobs.schema import Output, Placement, Usage
+from jobs.settings import Settings
+from jobs.store import ObjectMissing
+from workers import publish
+from workers.failures import FetchFailed, explain, is_fatal
+from workers.heartbeat import ABANDONED, Heartbeat, Verdict
+from workers.inputs import fetch
+from workers.reporter import Reporter
+from workers.work import Edit, Fetched, Hooks, Made, StageCache
+
+if TYPE_CHECKING:
+    from workers.runner import Runner
+
+PERSIST_SECONDS = 600.0
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class Stopped(Exception):
+    """The job must stop, seen between two stages."""
+
+
+class Attempt:
+    """Runs in the main thread of the worker's child, while the heartbeat holds the lease."""
+
+    def __init__(self, runner: "Runner", claim: Claim, heart: Heartbeat, folder: Path) -> None:
+        """Prepare to work on `claim` in an empty folder."""
+        self._runner = runner
+        self._settings: Settings = runner.settings
+        self._claim = claim
+        self._heart = heart
+        self._folder = folder
+        self._reporter = Reporter(heart.show)
+        self._placement = Placement(worker=self._settings.worker_id)
+        self._usage = Usage()
+        self._told = ("", "")
+
+    def run(self) -> str:
+        """Work. Returns a final state, `queued` or `lost`. Raises QueueUnavailable when Redis stays away."""
+        self._heart.place(self._placement)
+        try:
+            made = self._edit()
+            outputs = self._publish(made)
+            return self._commit(made, outputs)
+        except Exception as error:
+            return self._end(error)
+
+    def _edit(self) -> Made:
+        request = self._claim.job.request
+        inputs = self._fetch()
+        salted = f"{self._settings.cache_salt.get_secret_value()}/{self._claim.job.tenant}"
+        task = Edit(
+            method=request.method,
+            checkpoint=request.model or self._settings.checkpoint,
+            params=request.engine_params(),
+            inputs=inputs,
+            container=request.output.container,
+            folder=self._folder,
+            salt=hashlib.sha256(salted.encode()).hexdigest(),
+        )
+        cache, flights = self._runner.caches.open(self._claim, self._heart)
+        try:
+            made = self._runner.engine(task, self._hooks(cache), self._settings)
+        finally:
+            flights.end_all()
+        self._reporter.settle(made.stages)
+        return made
+
+    def _fetch(self) -> dict[str, Fetched]:
+        self._tell("fetch", "running")
+        store, job = self._runner.store, self._claim.job
+
+        def bring() -> dict[str, Fetched]:
+            try:
+                accepted = manifest.read(store, job.tenant, job.id)
+            except ObjectMissing as error:
+                raise FetchFailed("the job was deleted from the store") from error
+            return fetch(accepted, store, self._folder, self._heart.alive)
+
+        inputs = self._persist(bring)
+        size = sum(given.path.stat().st_size for given in inputs.values())
+        self._usage = self._usage.model_copy(update={"bytes_in": size})
+        self._tell("fetch", "done")
+        return inputs
+
+    def _hooks(self, cache: StageCache) -> Hooks:
+        def loading(checkpoint: str) -> AbstractContextManager[None]:
+            log.info("loading checkpoint", checkpoint=checkpoint)
+            return self._heart.loading()
+
+        return Hooks(cache=cache, tell=self._tell, cancelled=self._heart.stop_wanted, loading=loading)
+
+    def _publish(self, made: Made) -> tuple[Output, ...]:
+        self._tell("publish", "running")
+        self._check()
+        outputs = self._persist(lambda: publish.upload(self._runner.store, self._claim, made))
+        self._tell("publish", "done")
+        self._runner.announce(device=made.device, warm=made.loaded)
+        self._usage = self._usage.model_copy(
+            update={
+                "bytes_out": sum(output.size_bytes for output in outputs),
+                "gpu_seconds": made.gpu_seconds,
+                "peak_vram_bytes": made.peak_vram_bytes,
+                "frame_evals": sum(stage.frame_evals or 0 for stage in made.stages),
+                "saved_frame_evals": sum(stage.saved_frame_evals or 0 for stage in made.stages),
+            }
+        )
+        facts = {"checkpoint": made.checkpoint, "device": made.device, "warm": made.warm}
+        self._placement = self._placement.model_copy(update=facts)
+        return outputs
+
+    def _commit(self, made: Made, outputs: tuple[Output, ...]) -> str:
+        answer = self._persist(lambda: self._runner.leases.finalize(self._claim))
+        if answer != "ok":
+            return self._stop(answer)
+        ended = self._finish(Outcome("succeeded", outputs=outputs, warnings=made.warnings))
+        if ended == "lost":
+            return self._stop("lost")
+        publish.sweep(self._runner.store, self._claim, keep=True)
+        return ended
+
+    def _end(self, error: Exception) -> str:
+        if self._heart.verdict is not None:
+            return self._stop(self._heart.verdict)
+        if is_fatal(error):
+            log.error("the device failed, this process gives up", exc_info=error)
+            self._runner.leases.release(self._claim, "gpu.fatal", hand_back=False)
+            os._exit(ABANDONED)
+        where = {"stage": self._reporter.stage, "attempt": self._claim.job.attempt, "worker": self._settings.worker_id}
+        problem = explain(error, **where)
+        log.warning("job failed", code=problem.code, stage=problem.stage)
+        ended = self._finish(Outcome("failed", error=problem))
+        publish.sweep(self._runner.store, self._claim, keep=False)
+        return ended
+
+    def _stop(self, verdict: Verdict) -> str:
+        """Leave the job for the reason the heartbeat, or the record itself, gave."""
+        publish.sweep(self._runner.store, self._claim, keep=False)
+        if verdict == "lost":
+            return "lost"
+        if verdict == "cancel":
+            return self._finish(Outcome("canceled"))
+        return self._persist(
+            lambda: self._runner.leases.release(self._claim, "stage_timeout", hand_back=verdict == "preempt")
+        )
+
+    def _finish(self, outcome: Outcome) -> str:
+        whole = Outcome(
+            outcome.state,
+            outcome.outputs,
+            outcome.error,
+            outcome.warnings,
+            progress=self._reporter.snapshot(),
+            usage=self._usage,
+            placement=self._placement,
+        )
+        ended = self._persist(lambda: self._runner.leases.finish(self._claim, whole))
+        self._heart.stop()
+        return ended
+
+    def _persist(self, action: Callable[[], T]) -> T:
+        return publish.persist(
+            action, seconds=PERSIST_SECONDS, give_up=self._heart.stop_wanted, alive=self._heart.alive
+        )
+
+    def _check(self) -> None:
+        if self._heart.stop_wanted():
+            raise Stopped
+
+    def _tell(self, stage: str, state: str, step: int = 0, steps: int = 0) -> None:
+        if (stage, state) != self._told:
+            log.info("stage", stage=stage, state=state)
+            self._told = (stage, state)
+        self._reporter.tell(stage, state, step, steps)

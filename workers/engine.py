@@ -1,0 +1,100 @@
+"""The service's own engine: `models.engine.run` on a warm backbone, and the edited clip as a file."""
+
+import gc
+import time
+from functools import cache
+from pathlib import Path
+
+from jobs.schema import Notice, StageProgress
+from jobs.settings import Settings
+from models import engine, video
+from models.method import validated
+from models.types import File, Video
+from workers import device as devices
+from workers.warm import Warm
+from workers.work import Edit, Hooks, Made, MadeFile
+
+MEDIA_TYPES = {"mp4": "video/mp4", "gif": "image/gif", "webp": "image/webp"}
+
+
+@cache
+def warm(settings: Settings) -> Warm:
+    """Return this process's loaded backbones."""
+    return Warm(settings)
+
+
+def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
+    """Perform one edit. Raises the errors of `models.errors`; drops its tensors whatever happens."""
+    kind = engine.find(task.method)
+    inputs = _files(task)
+    validated(kind, task.params, inputs)  # before weights are read, which may take minutes
+    backbone, was_warm = warm(settings).get(task.checkpoint, hooks.loading)
+    devices.begin(backbone.device)
+    began = time.monotonic()
+
+    def tell(progress: engine.Progress) -> None:
+        hooks.tell(progress.stage, progress.state, progress.step, progress.steps)
+
+    try:
+        result = engine.run(
+            kind,
+            task.params,
+            inputs,
+            backbone,
+            cache=hooks.cache,
+            progress=tell,
+            cancelled=hooks.cancelled,
+            salt=task.salt,
+        )
+        spent = time.monotonic() - began
+        return Made(
+            files=(_write(result.video, task),),
+            stages=tuple(map(_account, result.stages)),
+            warnings=tuple(Notice(code=item.code, message=item.message) for item in result.warnings),
+            checkpoint=backbone.checkpoint,
+            device=devices.name(backbone.device),
+            warm=was_warm,
+            loaded=warm(settings).checkpoints,
+            gpu_seconds=spent if backbone.device.type != "cpu" else 0.0,
+            peak_vram_bytes=devices.peak_bytes(backbone.device),
+            receipt={"checkpoint_digest": backbone.digest, "keys": {item.name: item.key for item in result.stages}},
+        )
+    finally:
+        gc.collect()
+        devices.release()
+
+
+def _files(task: Edit) -> dict[str, File | tuple[File, ...]]:
+    """Return the engine's inputs; `name/0`, `name/1` … become one tuple."""
+    found: dict[str, File | tuple[File, ...]] = {}
+    lists: dict[str, dict[int, File]] = {}
+    for key, given in task.inputs.items():
+        name, separator, number = key.partition("/")
+        file = File(given.path, given.digest, given.name)
+        if separator:
+            lists.setdefault(name, {})[int(number)] = file
+        else:
+            found[name] = file
+    return found | {name: tuple(files[number] for number in sorted(files)) for name, files in lists.items()}
+
+
+def _write(made: Video, task: Edit) -> MadeFile:
+    path: Path = task.folder / f"output.{task.container}"
+    start = float(task.params.get("start_seconds", 0.0))
+    sound = task.inputs["video"].path if task.container == "mp4" else None
+    video.write(path, made.frames, made.fps, audio_from=sound, start_seconds=start, size=(made.width, made.height))
+    frames = len(made.frames)
+    return MadeFile(path, MEDIA_TYPES[task.container], made.width, made.height, frames, made.fps)
+
+
+def _account(report: engine.StageReport) -> StageProgress:
+    cached = report.name in engine.CACHED
+    return StageProgress(
+        name=report.name,
+        state="skipped" if report.state == "skipped" else "done",
+        seconds=None if report.state == "skipped" else round(report.seconds, 3),
+        cache=("hit" if report.state == "hit" else "miss") if cached and report.state != "skipped" else None,
+        frame_evals=report.frame_evals,
+        saved_frame_evals=report.saved_frame_evals if report.state == "hit" else None,
+        saved_seconds=round(report.saved_seconds, 3) if report.state == "hit" else None,
+    )

@@ -1,0 +1,82 @@
+"""The one Celery task, and what the worker's parent process does around it. No torch is imported in the parent."""
+
+import threading
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from celery import Task, signals
+
+from jobs import presence
+from jobs.connection import QueueUnavailable
+from jobs.leases import Owner
+from jobs.log import configure
+from jobs.queue import TASK, make_app
+from jobs.records import Records
+from jobs.settings import Settings
+from workers.signs import alive_file, drain_file, replace_wedged_child
+
+if TYPE_CHECKING:
+    from workers.runner import Runner
+
+log = structlog.get_logger(__name__)
+settings = Settings()
+app = make_app(settings)
+_ended = threading.Event()
+
+
+@cache
+def _runner() -> "Runner":
+    from workers.runner import Runner  # only the child pays for torch and the methods
+
+    return Runner(settings)
+
+
+@app.task(name=TASK, bind=True)
+def run(self: Task[Any, Any], job_id: str) -> str:
+    """Answer a doorbell: run the job if it is there to be run."""
+    return _runner().run(job_id, Owner(settings.worker_id, str(self.request.hostname), str(self.request.id)))
+
+
+@signals.setup_logging.connect
+def _set_up_logging(**_: Any) -> None:
+    configure(settings)
+
+
+@signals.worker_init.connect
+def _begin(**_: Any) -> None:
+    drain_file(settings).parent.mkdir(parents=True, exist_ok=True)
+    drain_file(settings).unlink(missing_ok=True)
+
+
+@signals.worker_ready.connect
+def _announce(**_: Any) -> None:
+    threading.Thread(target=_speak, name="presence", daemon=True).start()
+
+
+@signals.worker_shutting_down.connect
+def _drain(**_: Any) -> None:
+    """Tell the child to hand its job back before the grace is over; idle or done, the worker exits at once."""
+    drain_file(settings).touch()
+
+
+@signals.worker_shutdown.connect
+def _leave(**_: Any) -> None:
+    _ended.set()
+    drain_file(settings).unlink(missing_ok=True)
+    alive_file(settings).unlink(missing_ok=True)
+    with suppress(QueueUnavailable):  # it is forgotten by itself
+        presence.leave(Records(settings), settings.worker_id)
+
+
+def _speak() -> None:
+    records = Records(settings)
+    while not _ended.is_set():
+        alive_file(settings).touch()
+        if replace_wedged_child(settings):
+            log.error("the child did not move, it is replaced")
+        draining = drain_file(settings).exists()
+        with suppress(QueueUnavailable):
+            presence.announce(records, settings.worker_id, pools=settings.pools, draining=draining)
+        _ended.wait(presence.EVERY_SECONDS)

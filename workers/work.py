@@ -1,0 +1,103 @@
+"""What is asked of the engine and what comes back: the seam between running jobs and editing video.
+
+`Settings.engine` names a function `(Edit, Hooks, Settings) -> Made`; the service's own is `workers.engine:edit`.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from jobs.schema import Notice, StageProgress
+from jobs.settings import Settings
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An input on the worker's disk, its digest verified."""
+
+    path: Path
+    digest: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One edit to perform. `salt` keeps tenants apart in the stage cache; results go into `folder`."""
+
+    method: str
+    checkpoint: str
+    params: dict[str, Any]
+    inputs: dict[str, Fetched]
+    container: str
+    folder: Path
+    salt: str
+
+
+class StageCache(Protocol):
+    """Finished stages by key. The tensors that `get` returns are the caller's own."""
+
+    def get(self, stage: str, key: str) -> tuple[dict[str, Any], dict[str, str]] | None:
+        """Return tensors and their description, or None."""
+        ...
+
+    def put(self, stage: str, key: str, tensors: dict[str, Any], meta: dict[str, str]) -> None:
+        """Keep the result of a stage."""
+        ...
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """How the engine talks to the worker while it runs.
+
+    `tell(stage, state, step, steps)` with state `running`, `done`, `hit` or `skipped`; `cancelled()` is asked before
+    every step; `loading(checkpoint)` surrounds the reading of weights, which may take minutes without a step.
+    """
+
+    cache: StageCache
+    tell: Callable[[str, str, int, int], None]
+    cancelled: Callable[[], bool]
+    loading: Callable[[str], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class MadeFile:
+    """A file to publish, and what is known about it."""
+
+    path: Path
+    media_type: str
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+    fps: float | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """The result of an edit. `stages` say what each verb cost, `warm` whether the weights were in memory,
+    `loaded` which ones are now."""
+
+    files: tuple[MadeFile, ...]
+    stages: tuple[StageProgress, ...] = ()
+    warnings: tuple[Notice, ...] = ()
+    checkpoint: str | None = None
+    device: str | None = None
+    warm: bool | None = None
+    loaded: tuple[str, ...] = ()
+    gpu_seconds: float = 0.0
+    peak_vram_bytes: int = 0
+    receipt: dict[str, Any] = field(default_factory=dict)
+
+
+Engine = Callable[[Edit, Hooks, Settings], Made]
+
+
+def load_engine(name: str) -> Engine:
+    """Return the function `module:function`. Raises ImportError, AttributeError or ValueError when there is none."""
+    module, separator, function = name.partition(":")
+    if not separator:
+        raise ValueError(f"engine {name!r} is not module:function")
+    engine: Engine = getattr(import_module(module), function)
+    return engine
