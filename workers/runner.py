@@ -38,6 +38,8 @@ class Runner:
         self.bell = Bell(settings)
         self.caches = Caches(self.records, self.store)
         self.engine = load_engine(settings.engine)
+        self._work = settings.data_dir / "work" / settings.worker_id
+        shutil.rmtree(self._work, ignore_errors=True)  # what a killed predecessor left
 
     def run(self, job_id: str, owner: Owner) -> str:
         """Answer one doorbell. Returns how it ended: a final state, `queued`, `lost`, `skipped` or `draining`."""
@@ -77,9 +79,8 @@ class Runner:
 
     @contextmanager
     def _folder(self, claim: Claim) -> Iterator[Path]:
-        work = self.settings.data_dir / "work"
-        work.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{claim.job_id}-{claim.fence}-", dir=work))
+        self._work.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{claim.job_id}-{claim.fence}-", dir=self._work))
         try:
             yield folder
         finally:

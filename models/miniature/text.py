@@ -1,7 +1,7 @@
 """The miniature's words: a word-level tokenizer and a small CLIP text encoder.
 
 One word is one token, so a token's attention map is a word's. Words outside the vocabulary become `<unk>`,
-which training has taught the network to ignore; `unknown_words` names them for the user.
+which training has taught the network to ignore; `models.backbones.vocabulary` names them for the user.
 """
 
 from collections.abc import Iterable
@@ -44,12 +44,6 @@ def build_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
 
 def _split(word: str) -> list[str]:
     return "".join(c if c.isalnum() else " " for c in word.lower()).split()
-
-
-def unknown_words(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
-    """The words of `text` that the tokenizer does not know, in order, each once, lower-cased."""
-    vocabulary = tokenizer.get_vocab()
-    return list(dict.fromkeys(word for word in _split(text) if word not in vocabulary))
 
 
 def build_text_encoder(tokenizer: PreTrainedTokenizerFast, layers: int = 3) -> CLIPTextModel:

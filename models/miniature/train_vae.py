@@ -10,7 +10,7 @@ from models.backbones.miniature_vae import MiniatureVAE
 from models.miniature import data, family, loop, world
 from models.miniature.vae import fit_linear_code
 
-PICTURES = 40_000
+PICTURES = 30_000
 BATCH = 48
 CROP = 64
 NOISE = 0.1

@@ -10,6 +10,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from models.backbones import vocabulary
 from models.backbones.miniature_vae import MiniatureVAE
 from models.miniature import captions, data, family, loop, scene, text, train_unet, train_vae, world
 from models.miniature.vae import fit_linear_code
@@ -70,7 +71,7 @@ def test_every_caption_word_is_known_and_fits() -> None:
     for seed in range(60):
         for variant in range(scene.CAPTION_VARIANTS):
             caption = scene.caption(scene.sample_scene(seed), variant)
-            assert text.unknown_words(tokenizer, caption) == []
+            assert vocabulary.unknown_words(tokenizer, caption) == []
             ids = tokenizer(caption).input_ids
             assert len(ids) <= text.MAX_TOKENS
             assert tokenizer.unk_token_id not in ids
@@ -79,7 +80,7 @@ def test_every_caption_word_is_known_and_fits() -> None:
 def test_unknown_words_are_named_once_and_tokenised_as_unknown() -> None:
     tokenizer = text.build_tokenizer(["a", "red", "fox"])
     sentence = "A Red, quixotic fox; QUIXOTIC zebra!"
-    assert text.unknown_words(tokenizer, sentence) == ["quixotic", "zebra"]
+    assert vocabulary.unknown_words(tokenizer, sentence) == ["quixotic", "zebra"]
     assert tokenizer.tokenize(sentence) == ["a", "red", "<unk>", "fox", "<unk>", "<unk>"]
 
 
@@ -178,7 +179,7 @@ def test_shipped_tokenizer_knows_every_caption() -> None:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(family.WEIGHTS / "tokenizer")
     for seed in range(60):
         caption = scene.caption(scene.sample_scene(seed), seed)
-        assert text.unknown_words(tokenizer, caption) == [], caption
+        assert vocabulary.unknown_words(tokenizer, caption) == [], caption
 
 
 def test_shipped_networks_fit_together() -> None:
