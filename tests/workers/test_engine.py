@@ -86,7 +86,8 @@ def test_a_clip_is_edited_published_and_the_next_prompt_reuses_its_inversion(hou
     assert second.usage.frame_evals < first.usage.frame_evals
     receipt = json.loads(house.runner.store.get_bytes(output.key.replace("output.mp4", "receipt.json")))
     assert receipt["checkpoint"] == "tiny" and set(receipt["keys"]) >= {"prepare", "invert", "edit"}
-    assert list((house.runner.settings.data_dir / "work").iterdir()) == []
+    settings = house.runner.settings
+    assert list((settings.data_dir / "work" / settings.worker_id).iterdir()) == []
 
 
 def test_other_tenants_and_modes_do_not_share_the_cache(house: House, clip: bytes) -> None:
