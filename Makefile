@@ -1,7 +1,6 @@
 # Every target builds its own .venv; nothing else needs to be installed than Python 3.11 or newer.
 PYTHON ?= python3
 BIN := .venv/bin
-export OMP_NUM_THREADS ?= 2
 
 .PHONY: help demo up test test-faults test-deploy test-studio studio test-slow check format catalogue bench clean
 
