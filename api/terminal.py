@@ -99,6 +99,8 @@ def follow(client: Client, job: JobView) -> JobView:
     if job.state is not State.SUCCEEDED:
         why = f"{job.error.title} ({job.error.code}) {job.error.detail}" if job.error else ""
         raise fail(f"{job.id} {job.state} {why}".rstrip(), FAILED)
+    for warning in job.warnings:
+        tell(f"warning: {warning.code}: {warning.message}", "yellow")
     return job
 
 
