@@ -76,6 +76,7 @@ class Method:
             max_frames=p.max_frames,
             width=p.width,
             height=p.height,
+            crop=p.resize == "crop",
             native_size=ctx.backbone.native_size,
         )
         ctx.check()

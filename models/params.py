@@ -61,6 +61,8 @@ class VideoParams(Params):
     """Working width; left out, the source's aspect ratio at the checkpoint's native area."""
     height: int | None = param(None, ge=64, le=2048, multiple_of=8, stage="prepare", unit="pixels", advanced=True)
     """Working height; left out, the source's aspect ratio at the checkpoint's native area."""
+    resize: Literal["stretch", "crop"] = param("stretch", stage="prepare", advanced=True)
+    """What another aspect ratio does: stretch keeps the whole picture, crop its middle, undistorted."""
     fps: float | None = param(None, gt=0, le=120, stage="prepare", unit="frames/s", advanced=True)
     """Frame rate to edit at; left out, the source's own."""
     start_seconds: float = param(0.0, ge=0, stage="prepare", unit="seconds", advanced=True)

@@ -27,18 +27,28 @@ BYTES_A_VALUE = 5
 
 @dataclass(frozen=True)
 class Transform:
-    """From the source as displayed to the working frames: the whole picture, turned upright, then scaled."""
+    """From the source as displayed to the working frames: turned upright, a region of it kept, then scaled.
+
+    The region (source pixels) is the whole picture, or its middle where the aspect ratio was cropped to.
+    """
 
     source_width: int
     source_height: int
     width: int
     height: int
     rotation: int
+    left: int
+    top: int
+    region_width: int
+    region_height: int
 
 
 @dataclass(frozen=True)
 class Footage:
-    """Frames (f c h w, 0…1) at working size and at a constant rate `fps`, with the way back to the source's size."""
+    """Frames (f c h w, 0…1) at working size and at a constant rate `fps`, with the way back to the source's size.
+
+    `source_width` and `source_height` are of the region that was kept: all of the source unless it was cropped.
+    """
 
     frames: Frames
     fps: float
@@ -57,20 +67,23 @@ def read(
     width: int | None = None,
     height: int | None = None,
     native_size: int = 512,
+    crop: bool = False,
     limits: Limits | None = None,
 ) -> Footage:
     """Decode frames with start <= time < end, times counted from the first frame.
 
     Left out, `fps` is the source's rate and `width`, `height` follow `working_size`. A variable rate, or another `fps`,
-    is resampled by time: each frame of the result is the one on display at its moment. Raises InvalidInput.
+    is resampled by time: each frame of the result is the one on display at its moment. With `crop` another aspect ratio
+    keeps the middle of the picture instead of squeezing it. Raises InvalidInput.
     """
     limits = limits or Limits()
     source = probe(path, limits)
     size = working_size(source.width, source.height, native_size, width, height)
+    scaled = _covering(source, size) if crop else size
     most = limits.max_memory_bytes // (BYTES_A_VALUE * 3 * size[0] * size[1])
     pictures: list[NDArray[np.uint8]] = []
     for frame in _selected(path, source, limits, start_seconds, end_seconds, fps):
-        pictures.append(_picture(frame, source, size))
+        pictures.append(_picture(frame, source, size, scaled))
         if len(pictures) == max_frames:
             break
         if len(pictures) > most:
@@ -79,8 +92,21 @@ def read(
     if not pictures:
         message = f"no frame between {start_seconds} s and the end; the clip lasts {source.duration_seconds:.2f} s"
         raise InvalidInput(message, code="input.no_frames")
-    transform = Transform(source.width, source.height, *size, source.rotation)
-    return Footage(_stacked(pictures), fps or source.fps, source.width, source.height, transform)
+    region = _region(source, size, scaled)
+    transform = Transform(source.width, source.height, *size, source.rotation, *region)
+    return Footage(_stacked(pictures), fps or source.fps, *region[2:], transform)
+
+
+def _covering(source: Probe, size: tuple[int, int]) -> tuple[int, int]:
+    """The whole source scaled, its aspect kept, until it covers the working size."""
+    scale = max(size[0] / source.width, size[1] / source.height)
+    return max(size[0], round(source.width * scale)), max(size[1], round(source.height * scale))
+
+
+def _region(source: Probe, size: tuple[int, int], scaled: tuple[int, int]) -> tuple[int, int, int, int]:
+    """What is kept of the source, in its pixels: left, top, width, height."""
+    width, height = round(source.width * size[0] / scaled[0]), round(source.height * size[1] / scaled[1])
+    return (source.width - width) // 2, (source.height - height) // 2, width, height
 
 
 def working_size(
@@ -155,10 +181,10 @@ def _resampled(
         count += 1
 
 
-def _picture(frame: VideoFrame, source: Probe, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """One decoded frame as upright RGB (h w 3) at working size."""
+def _picture(frame: VideoFrame, source: Probe, size: tuple[int, int], scaled: tuple[int, int]) -> NDArray[np.uint8]:
+    """One decoded frame as upright RGB (h w 3): the middle, of working size, of the picture scaled as a whole."""
     turned = source.rotation % 180 != 0
-    width, height = size[::-1] if turned else size
+    width, height = scaled[::-1] if turned else scaled
     assumed = Colorspace.ITU709 if frame.height >= 720 else Colorspace.ITU601
     rgb = frame.reformat(
         width=width,
@@ -167,7 +193,9 @@ def _picture(frame: VideoFrame, source: Probe, size: tuple[int, int]) -> NDArray
         src_colorspace=assumed if frame.colorspace == UNSPECIFIED_COLOURS else None,
         interpolation=Interpolation.AREA if width < frame.width else Interpolation.BICUBIC,
     )
-    return np.rot90(rgb.to_ndarray(), source.rotation // 90)
+    left, top = (scaled[0] - size[0]) // 2, (scaled[1] - size[1]) // 2
+    pixels: NDArray[np.uint8] = rgb.to_ndarray().astype(np.uint8, copy=False)
+    return np.rot90(pixels, source.rotation // 90)[top : top + size[1], left : left + size[0]]
 
 
 def _stacked(pictures: list[NDArray[np.uint8]]) -> Frames:

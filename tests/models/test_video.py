@@ -418,3 +418,16 @@ def test_window_outside_the_clip(tmp_path):
     path = encode(tmp_path / "clip.mp4", [0, 0.1, 0.2])
     refused("input.no_frames", path, start_seconds=5.0)
     refused("input.no_frames", path, start_seconds=0.2, end_seconds=0.1)
+
+
+def test_crop_keeps_the_middle_undistorted(tmp_path):
+    path = tmp_path / "wide.mp4"
+    frames = torch.zeros(2, 3, 64, 192)
+    frames[:, 0, :, 64:128] = 1.0  # a red square in the middle
+    video.write(path, frames, 8)
+    cropped = video.read(path, width=64, height=64, crop=True)
+    assert cropped.frames.shape == (2, 3, 64, 64) and cropped.frames[:, 0, 8:-8, 8:-8].min() > 0.8
+    assert (cropped.source_width, cropped.source_height) == (64, 64)
+    assert (cropped.transform.left, cropped.transform.top, cropped.transform.region_width) == (64, 0, 64)
+    whole = video.read(path, width=64, height=64)
+    assert whole.frames[:, 0, :, :16].max() < 0.2 and whole.source_width == 192
