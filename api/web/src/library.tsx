@@ -64,7 +64,7 @@ export function Library({ fail }: { fail: (error: unknown) => void }) {
   };
   const shown = (found ?? []).filter((job) => searchable(job).includes(search.toLowerCase().trim()));
   return (
-    <div class="library">
+    <div class="shelf">
       <h1>Library</h1>
       <div class="filters">
         <div class="buttons" role="group" aria-label="Show">
