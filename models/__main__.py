@@ -152,7 +152,7 @@ def _edit(options: argparse.Namespace) -> int:
     inputs = _inputs(options)
     kind = engine.find(options.method)
     validated(kind, _params(options), inputs)
-    backbone = sd.load(options.checkpoint)
+    backbone = sd.load(options.checkpoint, family=kind.backbone.family)
     result = engine.run(kind, _params(options), inputs, backbone, progress=_show)
     sys.stderr.write("\n")
     for warning in result.warnings:
@@ -172,9 +172,10 @@ def _bench(options: argparse.Namespace) -> int:
         raise InvalidInput("expected a method or --suite", hint="`python -m models list` names the methods")
     case = cases("colour", 1)[0]
     given = {"prompt": case.prompt, "source_prompt": case.source_prompt, **_params(options)}
-    known = engine.find(options.method).Params.model_fields
+    kind = engine.find(options.method)
+    known = kind.Params.model_fields
     params = {name: value for name, value in given.items() if name in known or name in _params(options)}
-    backbone = sd.load(options.checkpoint)
+    backbone = sd.load(options.checkpoint, family=kind.backbone.family)
     with tempfile.TemporaryDirectory() as folder:
         clip = file(options.clip) if options.clip else source_file(case, Path(folder))
         runs = measure.first_and_second(options.method, params, clip, backbone, options.second_prompt)

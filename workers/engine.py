@@ -28,7 +28,7 @@ def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
     kind = engine.find(task.method)
     inputs = _files(task)
     validated(kind, task.params, inputs)  # before weights are read, which may take minutes
-    backbone, was_warm = warm(settings).get(task.checkpoint, hooks.loading)
+    backbone, was_warm = warm(settings).get(task.checkpoint, kind.backbone.family, hooks.loading)
     devices.begin(backbone.device)
     began = time.monotonic()
 

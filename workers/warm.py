@@ -22,25 +22,27 @@ class Warm:
     def __init__(self, settings: Settings) -> None:
         """Start cold."""
         self._settings = settings
-        self._loaded: OrderedDict[str, Backbone] = OrderedDict()
+        self._loaded: OrderedDict[tuple[str, str], Backbone] = OrderedDict()
 
     @property
     def checkpoints(self) -> tuple[str, ...]:
         """What is in memory, the most recently used last."""
-        return tuple(self._loaded)
+        return tuple(dict.fromkeys(checkpoint for checkpoint, _ in self._loaded))
 
-    def get(self, checkpoint: str, loading: Loading) -> tuple[Backbone, bool]:
-        """Return the backbone and whether it was warm. Raises WeightsUnavailable."""
-        if checkpoint in self._loaded:
-            self._loaded.move_to_end(checkpoint)
-            return self._loaded[checkpoint], True
+    def get(self, checkpoint: str, family: str, loading: Loading) -> tuple[Backbone, bool]:
+        """Return the backbone for methods of a family, and whether it was warm. Raises WeightsUnavailable."""
+        for key, held in self._loaded.items():
+            if key[0] == checkpoint and held.serves(family):
+                self._loaded.move_to_end(key)
+                return held, True
         while len(self._loaded) >= self._settings.warm_backbones:
             self._loaded.popitem(last=False)
         devices.release()
         device = devices.choose(self._settings.device)
         with loading(checkpoint):
-            backbone = sd.load(checkpoint, device=device, dtype=devices.dtype_for(device), fetch=self._fetch)
-        self._loaded[checkpoint] = backbone
+            dtype = devices.dtype_for(device)
+            backbone = sd.load(checkpoint, family=family, device=device, dtype=dtype, fetch=self._fetch)
+        self._loaded[checkpoint, backbone.denoiser] = backbone
         return backbone, False
 
     def _fetch(self, reference: str) -> Path:

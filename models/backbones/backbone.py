@@ -31,6 +31,8 @@ class Backbone:
     the sha256 of its files; `native_size` the picture side in pixels it was trained on. `frame_evals` counts denoiser
     evaluations of one frame since it was last set; guidance with two branches counts each frame twice. Where the
     checkpoint was trained on a small world, a clip its VAE reproduces below `domain_psnr_floor` (dB) lies outside it.
+    `denoisers` are the families the checkpoint has a denoiser of their own for; `denoiser` is the one that was loaded,
+    empty for its plain one.
     """
 
     tokenizer: Any
@@ -44,6 +46,8 @@ class Backbone:
     device: torch.device
     dtype: torch.dtype
     domain_psnr_floor: float | None = None
+    denoiser: str = ""
+    denoisers: tuple[str, ...] = ()
     frame_evals: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -51,6 +55,10 @@ class Backbone:
         for network in (self.text_encoder, self.vae, self.unet):
             network.eval().requires_grad_(False)
             nn.Module.to(network, device=self.device, dtype=self.dtype)  # diffusers' own `to` warns at every dtype
+
+    def serves(self, family: str) -> bool:
+        """Whether this checkpoint, loaded for `family`, would give this very denoiser."""
+        return self.denoiser == (family if family in self.denoisers else "")
 
     @property
     def latent_channels(self) -> int:

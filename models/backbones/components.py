@@ -3,30 +3,100 @@
 Only classes in `CLASSES` are built, whatever the folder asks for, so that a checkpoint is data and never code.
 """
 
+import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import diffusers
 import torch
 import transformers
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
+from models.backbones.miniature_unet3d import MiniatureUNet3D
 from models.backbones.miniature_vae import MiniatureVAE
 from models.errors import WeightsUnavailable
+from models.weights import WEIGHT_STEMS, check_header, weight_files
 
 CLASSES: dict[str, type] = {
     "AutoencoderKL": diffusers.AutoencoderKL,
     "CLIPTextModel": transformers.CLIPTextModel,
     "CLIPTokenizer": transformers.CLIPTokenizer,
     "CLIPTokenizerFast": transformers.CLIPTokenizerFast,
+    "MiniatureUNet3D": MiniatureUNet3D,
     "MiniatureVAE": MiniatureVAE,
     "PreTrainedTokenizerFast": transformers.PreTrainedTokenizerFast,
     "UNet2DConditionModel": diffusers.UNet2DConditionModel,
     "UNet3DConditionModel": diffusers.UNet3DConditionModel,
 }
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A denoiser that a checkpoint holds beside its own `unet`, for methods of another family.
+
+    Its folder holds its configuration and the weights that are its own; all others are those of `unet`.
+    """
+
+    folder: str
+    kind: type
+
+
+def denoisers(folder: Path) -> dict[str, Denoiser]:
+    """The denoisers beside `unet`, by family: `_denoisers` of `model_index.json` (diffusers skips the underscore)."""
+    listed = read_json(folder / "model_index.json").get("_denoisers", {})
+    try:
+        return {family: Denoiser(entry[0], CLASSES[entry[1]]) for family, entry in listed.items()}
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
+        raise _unusable(
+            "_denoisers of model_index.json is not {family: [folder, class]} with classes of ours"
+        ) from error
+
+
+def load_denoiser(folder: Path, denoiser: Denoiser, dtype: torch.dtype) -> nn.Module:
+    """Load a denoiser that shares weights with `unet`; WeightsUnavailable when one has no or another shape."""
+    own = folder / denoiser.folder
+    if Path(denoiser.folder).name != denoiser.folder or not own.is_dir():
+        raise _unusable(f"there is no folder {denoiser.folder}, which model_index.json names")
+    for path in weight_files(own):
+        check_header(path)
+    weights = {name: value for role in (folder / "unet", own) for name, value in _weights(role).items()}
+    network: nn.Module = cast(Any, denoiser.kind).from_config(read_json(own / "config.json"))
+    try:
+        share(network, weights)
+    except RuntimeError as error:
+        raise _unusable(f"{denoiser.folder} cannot be loaded: {str(error).splitlines()[-1].strip()}") from error
+    return nn.Module.to(network, dtype=dtype)  # diffusers' own `to` warns at every dtype
+
+
+def store_denoiser(network: nn.Module, own: Collection[str], folder: Path) -> None:
+    """Write what `load_denoiser` reads of a network: its configuration, and the named weights in fp16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = inspect.signature(type(network).__init__).parameters
+    kept = {name: value for name, value in cast(Any, network).config.items() if name in taken}
+    (folder / "config.json").write_text(json.dumps(kept, indent=2) + "\n")
+    weights = {name: value.half().contiguous() for name, value in network.state_dict().items() if name in own}
+    save_file(weights, folder / f"{WEIGHT_STEMS[0]}.safetensors", {"format": "pt"})
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    return {name: value for path in weight_files(folder) for name, value in load_file(path).items()}
+
+
+def share(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a network all of its weights by name; a convolution over one pixel may be a linear layer there."""
+    present = network.state_dict()
+    fitted = {
+        name: value.reshape(present[name].shape)
+        if name in present and value.numel() == present[name].numel()
+        else value
+        for name, value in weights.items()
+    }
+    network.load_state_dict(fitted)
 
 
 def class_of(folder: Path, role: str) -> Any:

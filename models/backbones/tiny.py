@@ -5,12 +5,15 @@ a VAE with f = 8 and four channels; a CLIP text encoder with a byte-pair tokeniz
 and spells every other one, so that a word may be several tokens, as in the real thing.
 """
 
+from dataclasses import replace
+
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from models.backbones.backbone import Backbone
+from models.backbones.backbone import Backbone, config_of
 from models.digest import digest_json
 
 NATIVE_SIZE = 64
@@ -59,6 +62,21 @@ def make(seed: int = 0, *, device: torch.device | str = "cpu", dtype: torch.dtyp
         device=torch.device(device),
         dtype=dtype,
     )
+
+
+def make_grounded(seed: int = 0, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Backbone:
+    """The same with gated layers for boxes and phrases (GLIGEN, arXiv:2301.07093), their gates open."""
+    images = make(seed, device=device, dtype=dtype)
+    kept = {name: value for name, value in config_of(images.unet).items() if not name.startswith("_")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel.from_config({**kept, "attention_type": "gated"})
+    unet.load_state_dict(unet.state_dict() | images.unet.state_dict())
+    for name, parameter in unet.named_parameters():
+        if name.endswith(("alpha_attn", "alpha_dense")):
+            nn.init.constant_(parameter, 0.7)
+    digest = digest_json({"plain": images.digest, "attention_type": "gated"})
+    return replace(images, unet=unet, checkpoint="tiny-grounded", digest=digest)
 
 
 def make_tokenizer() -> CLIPTokenizer:

@@ -55,7 +55,8 @@ class GroundAVideo(Method):
         title="Ground-A-Video: Zero-shot Grounded Video Editing using Text-to-image Diffusion Models",
         venue="ICLR 2024",
     )
-    backbone = sd.V1_5
+    backbone = sd.GLIGEN
+    families = ("grounded", "sd")
 
     class Params(cfg.Params, null_text.Params, VideoParams):
         """Boxes and phrases, inversion, guidance, and what is kept."""
@@ -136,9 +137,7 @@ class GroundAVideo(Method):
         """Sample from the smoothed noise, grounded in the wanted phrases: `1 c f h w`."""
         backbone, frames = ctx.backbone, clip.latents.shape[2]
         if not grounding.is_grounded(backbone.unet):
-            ctx.warn(
-                "grounding_unavailable", "the checkpoint has no gated layers: phrases have no effect, boxes confine"
-            )
+            ctx.warn("grounding_unavailable", "the checkpoint has no gated layers: phrases do nothing, boxes confine")
         schedule = Schedule.from_config(backbone.scheduler_config)
         stride, timesteps = schedule.stride(p.num_inference_steps), schedule.timesteps(p.num_inference_steps)
         prompt = f"{p.prompt}, {p.quality_prompt}" if p.quality_prompt else p.prompt

@@ -4,7 +4,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,6 +20,30 @@ class Part(StrEnum):
     CLIP = "clip"
     JUDGE = "judge"
     UNET = "unet"
+    T2V = "t2v"
+    GROUNDED = "grounded"
+
+
+def _image() -> Any:
+    from models.miniature import train_unet
+
+    return train_unet
+
+
+def _clips() -> Any:
+    from models.miniature import train_t2v
+
+    return train_t2v
+
+
+def _boxes() -> Any:
+    from models.miniature import train_grounded
+
+    return train_grounded
+
+
+DENOISERS = {Part.UNET: _image, Part.T2V: _clips, Part.GROUNDED: _boxes}
+"""What trains and exports each denoiser; imported when needed."""
 
 
 @app.command()
@@ -49,10 +73,8 @@ def train(
         from models.miniature import train_vae
 
         train_vae.train(data_dir, minutes, resume, decoder_only)
-    elif part is Part.UNET:
-        from models.miniature import train_unet
-
-        train_unet.train(data_dir, minutes, resume)
+    elif part in DENOISERS:
+        DENOISERS[part]().train(data_dir, minutes, resume)
     else:
         from models.miniature import train_clip, train_judge
 
@@ -62,15 +84,13 @@ def train(
 
 @app.command()
 def export(part: Part, data_dir: DataDir = TRAINING) -> None:
-    """Write the averaged weights of the last checkpoint of `vae` or `unet` to the shipped folder, fp16."""
+    """Write the averaged weights of a part's last checkpoint to the shipped folder, fp16."""
     if part is Part.VAE:
         from models.miniature import train_vae
 
         train_vae.export(data_dir)
-    elif part is Part.UNET:
-        from models.miniature import train_unet
-
-        train_unet.export(data_dir)
+    elif part in DENOISERS:
+        DENOISERS[part]().export(data_dir)
     else:
         raise typer.BadParameter(f"{part} is exported by its training")
 

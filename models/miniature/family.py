@@ -7,14 +7,17 @@ would be loaded in different precisions.
 
 import json
 import shutil
+from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import nn
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
+from models.backbones.components import store_denoiser
 from models.backbones.miniature_vae import MiniatureVAE
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -61,13 +64,34 @@ def export(name: str, part: Part, weights: Path = WEIGHTS) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     whole = deepcopy(part).half() if isinstance(part, nn.Module) else part
     whole.save_pretrained(fresh)
+    _put(fresh, weights / name)
+    (weights / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
+
+
+def export_part(name: str, network: nn.Module, learned: Collection[str], weights: Path = WEIGHTS) -> None:
+    """Write a denoiser that has the image UNet's weights but for those `learned`: only these, as fp16 safetensors."""
+    fresh = weights / f".{name}.partial"
+    shutil.rmtree(fresh, ignore_errors=True)
+    store_denoiser(network, learned, fresh)
+    _put(fresh, weights / name)
+    (weights / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
+
+
+def _put(fresh: Path, folder: Path) -> None:
     _forget_origin(fresh / "config.json")
-    (weights / name).mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for file in fresh.iterdir():
         file.chmod(0o644)  # safetensors writes for the owner only
-        file.replace(weights / name / file.name)
+        file.replace(folder / file.name)
     fresh.rmdir()
-    (weights / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
+
+
+def load_image_networks(weights: Path = WEIGHTS) -> tuple[UNet2DConditionModel, CLIPTextModel, PreTrainedTokenizerFast]:
+    """The trained image UNet, text encoder and tokenizer; fp32, frozen."""
+    unet = UNet2DConditionModel.from_pretrained(weights / "unet", dtype=torch.float32)
+    encoder = CLIPTextModel.from_pretrained(weights / "text_encoder", dtype=torch.float32)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(weights / "tokenizer")
+    return unet.eval().requires_grad_(False), encoder.eval().requires_grad_(False), tokenizer
 
 
 def _forget_origin(config: Path) -> None:

@@ -59,21 +59,29 @@ class Latents:
 @torch.no_grad()
 def encode(vae: MiniatureVAE, folder: Path, count: int) -> Latents:
     """The latents of the first `count` training pictures, cached in `folder` under the encoder's fingerprint."""
-    mark = sum(float(value.double().abs().sum()) for value in vae.encoder.state_dict().values())
-    path = folder / f"latents-{count}-{mark:.3f}.pt"
+    path = folder / f"latents-{count}-{fingerprint(vae):.3f}.pt"
     if path.exists():
         stored: Tensor = torch.load(path, weights_only=True)
         return Latents(stored, data.scenes(count))
     source = data.pictures(folder, count)
-    parts = []
-    for start in range(0, count, 64):
-        batch = data.to_tensor(source[start : start + 64])
-        with loop.autocast():
-            encoded = vae.encode_mode(batch)
-        parts.append(encoded.float() * vae.config.scaling_factor)
+    parts = [to_latents(vae, data.to_tensor(source[start : start + 64])) for start in range(0, count, 64)]
     values = torch.cat(parts).contiguous()
     torch.save(values, path)
     return Latents(values, data.scenes(count))
+
+
+@torch.no_grad()
+def to_latents(vae: MiniatureVAE, pictures: Tensor) -> Tensor:
+    """Scaled latents (n c h/8 w/8) of pictures (n 3 h w) in -1...1, computed as training does."""
+    with loop.autocast():
+        encoded = vae.encode_mode(pictures)
+    scaled: Tensor = encoded.float() * vae.config.scaling_factor
+    return scaled
+
+
+def fingerprint(vae: MiniatureVAE) -> float:
+    """A number that changes with the encoder: latents are kept under it."""
+    return sum(float(value.double().abs().sum()) for value in vae.encoder.state_dict().values())
 
 
 def batch_loss(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.miniature import geometry
 from models.miniature.backgrounds import Layer, layers
-from models.miniature.motion import affine, pan, pose
+from models.miniature.motion import Pose, affine, pan, pose
 from models.miniature.scene import Scene, generator, sample_scene
 from models.miniature.sprites import SIDE, sprite
 from models.miniature.styles import stylise
@@ -92,7 +92,20 @@ def _picture(scene: Scene, time: float, size: int) -> Picture:
     return stylise(scene.style, picture, mask, scene.seed)
 
 
-def _plain(scene: Scene, stack: Sequence[Layer], time: float, size: int) -> tuple[Picture, Picture, list[Picture]]:
+def picture_at(scene: Scene, at: Pose, size: int = 128) -> tuple[NDArray[np.uint8], Picture]:
+    """The clip's middle with its subject at `at`: a picture (h, w, 3) uint8, and the subject's coverage (h, w)."""
+    picture, mask, _ = _plain(scene, layers(scene.background, scene.seed), 0.5, size, at)
+    return _bytes(stylise(scene.style, picture, mask, scene.seed)), mask
+
+
+def coverage(scene: Scene, time: float, size: int = 128) -> Picture:
+    """Which part of every pixel the subject covers at `time` in 0...1: (h, w)."""
+    return np.asarray(np.clip(_subject(scene, pose(scene, time), size)[..., 3], 0, 1), np.float32)
+
+
+def _plain(
+    scene: Scene, stack: Sequence[Layer], time: float, size: int, at: Pose | None = None
+) -> tuple[Picture, Picture, list[Picture]]:
     """The unstyled picture (h, w, 3), the subject's coverage (h, w), and the coverage of every layer."""
     grid = np.asarray((np.arange(size, dtype=np.float32) + 0.5) / size, np.float32)
     picture = np.zeros((size, size, 3), np.float32)
@@ -102,15 +115,14 @@ def _plain(scene: Scene, stack: Sequence[Layer], time: float, size: int) -> tupl
         colour, cover = layer.paint(across, grid[:, None])
         picture = colour if cover is None else picture + (colour - picture) * cover[..., None]
         covers.append(np.ones((size, size), np.float32) if cover is None else cover)
-    subject = _subject(scene, time, size)
+    subject = _subject(scene, at or pose(scene, time), size)
     mask = np.clip(subject[..., 3], 0, 1)
     picture = picture * (1 - mask[..., None]) + subject[..., :3]
     return picture, mask, [*covers, mask]
 
 
-def _subject(scene: Scene, time: float, size: int) -> Picture:
+def _subject(scene: Scene, at: Pose, size: int) -> Picture:
     """The subject on a clear frame: (h, w, 4), colour premultiplied by coverage."""
-    at = pose(scene, time)
     level = int(np.clip(np.floor(np.log2(SIDE / (at.height * size)) + 0.4), 0, 3))
     source = sprite(scene.subject, scene.colour, level)
     move = affine(at, source.shape[0], size)[:2]

