@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,11 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from jobs.request import BROKER_PRIORITY
 from jobs.states import OWNED, TERMINAL, TRANSITIONS
 
 LUA = Path(__file__).parent / "lua"
+SHARED = ("common.lua", "line.lua")
 
 
 class QueueUnavailable(Exception):
@@ -54,33 +56,35 @@ def connect(url: str, *, timeout_seconds: float = 2.0) -> Any:
     )
 
 
-def _prelude() -> str:
+def _prelude(numbers: Mapping[str, int]) -> str:
     table = {state: sorted(after) for state, after in TRANSITIONS.items()}
     return "\n".join(
         [
             f"local TRANSITIONS = cjson.decode([==[{json.dumps(table)}]==])",
             f"local TERMINAL = cjson.decode([==[{json.dumps(dict.fromkeys(sorted(TERMINAL), True))}]==])",
             f"local OWNED = cjson.decode([==[{json.dumps(dict.fromkeys(sorted(OWNED), True))}]==])",
-            (LUA / "common.lua").read_text(),
+            f"local TIERS = cjson.decode('{sorted(BROKER_PRIORITY.values())}')",
+            *(f"local {name} = {value}" for name, value in numbers.items()),
+            *((LUA / name).read_text() for name in SHARED),
         ]
     )
 
 
 class Scripts:
-    """The scripts of `jobs/lua`, each prefixed with the transition table and `common.lua`.
+    """The scripts of `jobs/lua`, each prefixed with the transition table, `common.lua` and `line.lua`.
 
     A script takes the key prefix as its only key and everything else as arguments. Running one on a client that was
     restarted loads it again by itself.
     """
 
-    def __init__(self, client: Any, prefix: str) -> None:
-        """Register every script with the client; nothing is sent yet."""
-        prelude = _prelude()
+    def __init__(self, client: Any, prefix: str, numbers: Mapping[str, int]) -> None:
+        """Register every script with the client, `numbers` being its constants; nothing is sent yet."""
+        prelude = _prelude(numbers)
         self._prefix = prefix
         self._scripts = {
             path.stem: client.register_script(prelude + path.read_text())
             for path in sorted(LUA.glob("*.lua"))
-            if path.stem != "common"
+            if path.name not in SHARED
         }
 
     def __call__(self, name: str, *arguments: str | int | float) -> Any:

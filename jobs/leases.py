@@ -4,11 +4,12 @@ A fence that is no longer the record's is answered with `lost`: the work is then
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from jobs.records import Records
-from jobs.rows import dump_notices, dump_outputs
+from jobs.rows import SCHEMA_VERSION, dump_notices, dump_outputs
 from jobs.schema import Job, JobError, Notice, Output, Placement, Progress, Usage
 
 Beat = Literal["ok", "cancel", "lost"]
@@ -58,12 +59,23 @@ class Leases:
         self._lease_ms = int(records.settings.lease_seconds * 1000)
 
     def claim(self, job_id: str, owner: Owner) -> Claim | None:
-        """Take a queued job, or return None: it is gone, held, ended, or too late."""
+        """Take this very job, whoever's turn it is; None when it is gone, held, ended, or too late."""
+        return self._claim(job_id, owner, "", "")
+
+    def take(self, rung_for: str, owner: Owner, *, pool: str = "", warm: Iterable[str] = ()) -> Claim | None:
+        """Answer a bell: take whichever job of the pool has its turn, which need not be the one the bell rang for.
+
+        Tenants take turns inside a priority; who has as many jobs running as allowed is passed over. Among the next
+        few a job is preferred whose model is `warm` ("" stands for the default). Without `pool` it is the job's own.
+        """
+        return self._claim(rung_for, owner, pool, json.dumps({"warm": list(warm), "schema": SCHEMA_VERSION}))
+
+    def _claim(self, job_id: str, owner: Owner, pool: str, worker: str) -> Claim | None:
         late = JobError.of("deadline_start").dump()
-        answer = self._run("claim", job_id, owner.worker, owner.node, owner.task, self._lease_ms, late)
+        answer = self._run("claim", job_id, *owner, self._lease_ms, late, pool, worker)
         if answer[0] != "ok":
             return None
-        return Claim(self._records.get(job_id), int(answer[1]))
+        return Claim(self._records.get(answer[2]), int(answer[1]))
 
     def beat(self, claim: Claim, *, progress: Progress | None = None, placement: Placement | None = None) -> Beat:
         """Keep the lease, and write progress along with it when given. Progress counts as a visible change."""

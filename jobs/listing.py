@@ -10,7 +10,7 @@ from datetime import datetime
 from jobs.connection import available
 from jobs.records import Records
 from jobs.rows import job_from
-from jobs.schema import Job, Place
+from jobs.schema import Job
 from jobs.states import State
 
 CHUNK = 200
@@ -122,13 +122,7 @@ def _load(records: Records, tenant: str, members: list[str]) -> list[Job]:
     if gone:  # the record's life ended; its places in the indexes are swept here
         records.redis.zrem(f"{records.prefix}jobs:{tenant}", *gone)
         records.redis.zrem(f"{records.prefix}changed:{tenant}", *gone)
-    return [_placed(records, job) for job in jobs]
-
-
-def _placed(records: Records, job: Job) -> Job:
-    if job.state != State.QUEUED:
-        return job
-    return job.model_copy(update={"queue": Place(position=records.position(job))})
+    return records.placed(jobs)
 
 
 def _latest(records: Records) -> int:

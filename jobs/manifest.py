@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from jobs import layout
 from jobs.records import Idempotency
 from jobs.request import JobRequest
+from jobs.rows import SCHEMA_VERSION
 from jobs.store import ObjectInfo, ObjectMissing, Store
 
 
@@ -32,7 +33,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    schema_version: int = 1
+    schema_version: int = SCHEMA_VERSION
     id: str
     tenant: str
     pool: str

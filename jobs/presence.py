@@ -2,14 +2,16 @@
 
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from jobs.records import Records
+if TYPE_CHECKING:
+    from jobs.records import Records
 
 EVERY_SECONDS = 5.0
 LIFE_SECONDS = 15.0
+KNOWN_SECONDS = 1.0
 
 
 class Worker(BaseModel):
@@ -25,7 +27,7 @@ class Worker(BaseModel):
     warm: tuple[str, ...] = ()
 
 
-def announce(records: Records, worker_id: str, **facts: Any) -> None:
+def announce(records: "Records", worker_id: str, **facts: Any) -> None:
     """Say that the worker lives, and change some of its facts. Raises QueueUnavailable."""
     key = f"{records.prefix}w:{worker_id}"
     fields = {"id": worker_id} | facts
@@ -35,19 +37,30 @@ def announce(records: Records, worker_id: str, **facts: Any) -> None:
     records.ask("ZADD", f"{records.prefix}workers", int(time.time()), worker_id)
 
 
-def leave(records: Records, worker_id: str) -> None:
+def leave(records: "Records", worker_id: str) -> None:
     """Say that the worker is gone. Raises QueueUnavailable."""
     records.ask("DEL", f"{records.prefix}w:{worker_id}")
     records.ask("ZREM", f"{records.prefix}workers", worker_id)
 
 
-def live_workers(records: Records) -> list[Worker]:
+def live_workers(records: "Records") -> list[Worker]:
     """Return the workers that spoke within their life. Raises QueueUnavailable."""
-    found = []
-    for worker_id in records.ask("ZRANGE", f"{records.prefix}workers", 0, -1):
-        row = records.ask("HGETALL", f"{records.prefix}w:{worker_id}")
-        if row:
-            found.append(Worker.model_validate({name: json.loads(value) for name, value in row.items()}))
-        else:
-            records.ask("ZREM", f"{records.prefix}workers", worker_id)
-    return found
+    rows = [dict(zip(row[::2], row[1::2], strict=True)) for row in records.run("workers")]
+    return [Worker.model_validate({name: json.loads(value) for name, value in row.items()}) for row in rows]
+
+
+class Roster:
+    """The live workers as they were at most a second ago, so that many bells ask Redis once."""
+
+    def __init__(self, records: "Records") -> None:
+        """Look at nothing yet."""
+        self._records = records
+        self._seen: tuple[Worker, ...] = ()
+        self._until = 0.0
+
+    def live(self) -> tuple[Worker, ...]:
+        """Return the workers that are up and take jobs. Raises QueueUnavailable."""
+        if time.monotonic() >= self._until:
+            self._seen = tuple(worker for worker in live_workers(self._records) if not worker.draining)
+            self._until = time.monotonic() + KNOWN_SECONDS
+        return self._seen

@@ -22,6 +22,11 @@ def shared_queue(pool: str) -> str:
     return f"e.{pool}"
 
 
+def pool_of(queue: str) -> str:
+    """Return the pool of a shared queue's name; empty for a worker's own queue."""
+    return queue.removeprefix("e.") if queue.startswith("e.") else ""
+
+
 def direct_queue(worker_id: str) -> str:
     """Name of the queue that one worker reads."""
     return f"w.{worker_id}"
@@ -91,13 +96,15 @@ class Bell:
         """Prepare a producer; the broker is contacted by the first ring."""
         self._app = make_app(settings)
 
-    def ring(self, job_id: str, *, pool: str = "default", priority: Priority = "standard") -> bool:
-        """Ring once in the pool's shared queue. False when the broker cannot be reached."""
-        name = shared_queue(pool)
+    def ring(
+        self, job_id: str, *, pool: str = "default", priority: Priority = "standard", worker: str | None = None
+    ) -> bool:
+        """Ring once in the pool's shared queue, or in one worker's. False when the broker cannot be reached."""
+        name = shared_queue(pool) if worker is None else direct_queue(worker)
         try:
-            self._app.send_task(
-                TASK, args=[job_id], exchange="", routing_key=name, priority=BROKER_PRIORITY[priority], retry=False
-            )
+            # by its name alone a queue would have to be declared: every process would have to know every worker
+            where: dict[str, Any] = {"queue": _queue(name), "priority": BROKER_PRIORITY[priority]}
+            self._app.send_task(TASK, args=[job_id], retry=False, **where)
         except (OperationalError, ChannelError):  # away, or out of memory
             return False
         return True

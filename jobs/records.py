@@ -4,11 +4,12 @@ Workers use `jobs.leases`, the scheduler `jobs.sweeps`. All writes are Lua scrip
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jobs.connection import Scripts, available, connect
+from jobs.presence import Roster
 from jobs.request import JobRequest
 from jobs.rows import creation_fields, job_from
 from jobs.schema import Event, Job, JobError, Place
@@ -76,7 +77,9 @@ class Records:
         self.settings = settings
         self.redis = client if client is not None else connect(settings.redis_url)
         self.prefix = settings.redis_prefix
-        self.run = Scripts(self.redis, self.prefix)
+        limits = {"TENANT_CAP": settings.tenant_jobs, "LOOK_AHEAD": settings.look_ahead}
+        self.roster = Roster(self)
+        self.run = Scripts(self.redis, self.prefix, limits | {"MOST_PASSED": settings.most_passed})
 
     def ping(self) -> None:
         """Return if Redis answers. Raises QueueUnavailable otherwise."""
@@ -140,10 +143,17 @@ class Records:
         row: dict[str, str] = self.ask("HGETALL", self._key(job_id))
         if not row.get("request") or (tenant is not None and row["tenant"] != tenant):
             return None
-        job = job_from(job_id, row)
-        if job.state != State.QUEUED:
-            return job
-        return job.model_copy(update={"queue": Place(position=self.position(job), reason=row.get("reason"))})
+        return self.placed([job_from(job_id, row)])[0]
+
+    def placed(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return the jobs, the queued ones with their place in line and why they are held back, if they are."""
+        waiting = [job.id for job in jobs if job.state == State.QUEUED]
+        found = self.run("place", *waiting) if waiting else ()
+        places = {
+            job_id: Place(position=int(position), reason=reason or None)
+            for job_id, position, reason in zip(waiting, found[::2], found[1::2], strict=True)
+        }
+        return [job.model_copy(update={"queue": places[job.id]}) if job.id in places else job for job in jobs]
 
     def get(self, job_id: str, tenant: str | None = None) -> Job:
         """Return the job. Raises NotFound."""
@@ -158,11 +168,6 @@ class Records:
         if theirs != tenant:
             raise NotFound(job_id)
         return int(version)
-
-    def position(self, job: Job) -> int:
-        """Return the place in the pool's queue counted from 1, or 0 when the job does not wait."""
-        rank = self.ask("ZRANK", f"{self.prefix}q:pos:{job.pool}", job.id)
-        return 0 if rank is None else int(rank) + 1
 
     def cancel(self, job_id: str, tenant: str) -> Job:
         """Ask for cancellation: idempotent, and without effect once the outcome is being committed. Raises NotFound."""

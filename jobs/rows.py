@@ -11,6 +11,9 @@ from jobs.schema import Attempt, Job, JobError, Notice, Output, Placement, Progr
 from jobs.settings import Settings
 from jobs.states import State
 
+SCHEMA_VERSION = 1
+"""Version of manifests and records. A worker takes no job of a newer one; it stays for workers that know it."""
+
 _NOTICES = TypeAdapter(tuple[Notice, ...])
 
 
@@ -29,6 +32,7 @@ def creation_fields(
         "retry_of": retry_of,
         "ttl": int(life * 1000),
         "keep": int(settings.record_ttl_seconds * 1000),
+        "needs": SCHEMA_VERSION,
     }
     within = request.deadline.model_dump(exclude_none=True)
     return json.dumps(fields | within | born)

@@ -1,5 +1,6 @@
 """Settings of the service, from `REFILM_*` environment variables. One object, passed on, never a global."""
 
+import re
 import socket
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+POOL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 GIB = 1 << 30
 
@@ -51,6 +53,18 @@ class Settings(BaseSettings):
     cancel_grace_seconds: float = Field(default=20.0, gt=0)
     shutdown_grace_seconds: float = Field(default=30.0, gt=0)
 
+    # whose turn it is
+    tenant_jobs: int = Field(default=0, ge=0)
+    """Jobs of one tenant that run at the same time; 0 = no limit. `jobs.caps` sets it for single tenants."""
+    look_ahead: int = Field(default=8, ge=1)
+    """Among so many next jobs a worker may prefer one whose weights it holds."""
+    most_passed: int = Field(default=4, ge=0)
+    """A job is passed at most so many times for one whose weights are at hand."""
+
+    routes: Annotated[tuple[str, ...], NoDecode] = ()
+    """Which pool takes what, comma-separated, the first that fits: `method=pool`, or `model:name=pool`; `*` fits any
+    part of a name. Jobs that no route fits wait in `default`, or where the workers are if none serves that."""
+
     # the worker
     pools: Annotated[tuple[str, ...], NoDecode] = ("default",)
     """Queues this worker serves; comma-separated in the environment."""
@@ -86,7 +100,16 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
     log_format: Literal["json", "console"] = "json"
 
-    @field_validator("pools", mode="before")
+    @field_validator("routes")
+    @classmethod
+    def _routes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for route in value:
+            what, _, pool = route.partition("=")
+            if not what or not POOL_NAME.fullmatch(pool):
+                raise ValueError(f"a route is method=pool or model:name=pool, not {route!r}")
+        return value
+
+    @field_validator("pools", "routes", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jobs import ids, manifest
+from jobs import ids, manifest, routing
 from jobs.assets import Assets
 from jobs.connection import QueueUnavailable
 from jobs.manifest import InputFile, Manifest
@@ -33,12 +33,13 @@ def submit(
     store: Store,
     bell: Bell,
     idempotency: Idempotency | None = None,
-    pool: str = "default",
+    pool: str | None = None,
     retry_of: str = "",
     most_ahead: int | None = None,
 ) -> Created:
     """Accept a job whose parameters were validated. When this returns, manifest and record are durable.
 
+    Without `pool`, the routes of the settings and the workers that live decide where it waits.
     Raises MissingAsset, IdempotencyReuse, QueueFull, QueueUnavailable and StoreUnavailable; then nothing is left.
     """
     records.ping()
@@ -49,7 +50,7 @@ def submit(
     accepted = Manifest(
         id=ids.new(ids.JOB),
         tenant=tenant,
-        pool=pool,
+        pool=pool or routing.pool_for(request, records),
         retry_of=retry_of,
         idempotency_key=idempotency.key if idempotency else "",
         request_hash=idempotency.request_hash if idempotency else "",
@@ -90,9 +91,12 @@ def create_from(
 
 
 def ring(job: Job, records: Records, bell: Bell) -> bool:
-    """Ring for a queued job. A bell that fails is no error: the reconciler rings later."""
-    rang = bell.ring(job.id, pool=job.pool, priority=job.request.priority)
-    if rang:
+    """Ring for a queued job, where it is best run. A bell that fails is no error: the reconciler rings later."""
+    choice = routing.choose(job, records)
+    rang = bell.ring(job.id, pool=job.pool, priority=job.request.priority, worker=choice and choice.worker)
+    if rang and choice is not None:
+        records.run("hold", job.id, choice.worker, int(choice.hold_seconds * 1000))
+    elif rang:
         records.run("rung", job.id)
     return rang
 

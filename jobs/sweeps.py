@@ -6,6 +6,7 @@ from jobs.records import Records
 from jobs.schema import JobError
 
 BATCH = 50
+RELINK = 500
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,17 @@ class Sweeps:
         """Return queued jobs whose bell did not ring for so long, the longest first, and note that it rings now."""
         return list(self._run("due_rings", int(age_seconds * 1000), min(most, BATCH)))
 
-    def queued(self) -> dict[str, int]:
-        """Return how many jobs wait in each pool."""
-        ask, prefix = self._records.ask, self._records.prefix
-        return {pool: int(ask("ZCARD", f"{prefix}q:pos:{pool}")) for pool in ask("SMEMBERS", f"{prefix}pools")}
+    def startable(self) -> dict[str, int]:
+        """Return how many jobs of each pool could start at once; those over a cap are not among them."""
+        found = self._run("startable")
+        return dict(zip(found[::2], map(int, found[1::2]), strict=True))
+
+    def relink(self) -> None:
+        """Give jobs that an older version of the service queued their place in line."""
+        for pool in self._records.ask("SMEMBERS", f"{self._records.prefix}pools"):
+            seen = 0
+            while done := int(self._run("relink", pool, seen, RELINK)):
+                seen += done
 
     def rung(self, job_id: str) -> None:
         """Note that the bell rang just now."""

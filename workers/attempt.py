@@ -5,8 +5,8 @@ committed, failed with a code, canceled, handed back to the queue, or dropped be
 
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -100,9 +100,11 @@ class Attempt:
         return inputs
 
     def _hooks(self, cache: StageCache) -> Hooks:
-        def loading(checkpoint: str) -> AbstractContextManager[None]:
+        @contextmanager
+        def loading(checkpoint: str) -> Iterator[None]:
             log.info("loading checkpoint", checkpoint=checkpoint)
-            return self._heart.loading()
+            with self._heart.loading(), self._runner.loading(checkpoint):
+                yield
 
         return Hooks(cache=cache, tell=self._tell, cancelled=self._heart.stop_wanted, loading=loading)
 

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from jobs import presence
+from jobs import presence, routing
 from jobs.connection import QueueUnavailable
 from jobs.leases import Claim, Leases, Owner
 from jobs.queue import Bell
@@ -17,6 +18,7 @@ from jobs.records import Records
 from jobs.settings import Settings
 from jobs.store import open_store
 from jobs.submission import ring
+from jobs.sweeps import Sweeps
 from workers.attempt import Attempt
 from workers.caches import Caches
 from workers.heartbeat import Heartbeat
@@ -34,18 +36,20 @@ class Runner:
         self.settings = settings
         self.records = Records(settings)
         self.leases = Leases(self.records)
+        self._sweeps = Sweeps(self.records)
         self.store = open_store(settings)
         self.bell = Bell(settings)
         self.caches = Caches(self.records, self.store)
         self.engine = load_engine(settings.engine)
+        self._loaded: tuple[str, ...] = ()
         self._work = settings.data_dir / "work" / settings.worker_id
         shutil.rmtree(self._work, ignore_errors=True)  # what a killed predecessor left
 
-    def run(self, job_id: str, owner: Owner) -> str:
+    def run(self, rung_for: str, owner: Owner, pool: str = "") -> str:
         """Answer one doorbell. Returns how it ended: a final state, `queued`, `lost`, `skipped` or `draining`."""
         if drain_file(self.settings).exists():
-            return self._pass_on(job_id)
-        claim = self.leases.claim(job_id, owner)
+            return self._pass_on(rung_for)
+        claim = self.leases.take(rung_for, owner, pool=pool, warm=self._warm())
         if claim is None:
             return "skipped"
         job = claim.job
@@ -62,13 +66,35 @@ class Runner:
             log.info("job left", outcome=ended)
             self.announce(job=None)
         if ended == "queued":
-            self._pass_on(job_id)
+            self._pass_on(job.id)
+        self._ring_for_others()
         return ended
 
     def announce(self, **facts: Any) -> None:
         """Change what others see of this worker; nobody waits for it."""
+        self._loaded = tuple(facts.get("warm", self._loaded))
         with suppress(QueueUnavailable):
             presence.announce(self.records, self.settings.worker_id, **facts)
+
+    @contextmanager
+    def loading(self, checkpoint: str) -> Iterator[None]:
+        """Surround the reading of weights; how long it took guides where bells ring."""
+        began = time.monotonic()
+        yield
+        with suppress(QueueUnavailable):
+            routing.note_load(self.records, checkpoint, time.monotonic() - began)
+
+    def _warm(self) -> tuple[str, ...]:
+        """The models in memory; the empty name stands for the default one."""
+        return (*self._loaded, "") if self.settings.checkpoint in self._loaded else self._loaded
+
+    def _ring_for_others(self) -> None:
+        """Ring for jobs that waited below a cap until the last one ended; the scheduler would a moment later."""
+        with suppress(QueueUnavailable):
+            for job_id in self._sweeps.never_rung():
+                job = self.records.find(job_id)
+                if job is not None:
+                    ring(job, self.records, self.bell)
 
     def _pass_on(self, job_id: str) -> str:
         """Ring again, for another worker."""

@@ -93,7 +93,7 @@ class Scheduler:
     def _ring(self) -> None:
         due = self._sweeps.never_rung()
         wait = self._settings.ring_after_seconds
-        lost = sum(max(0, count - self._bell.waiting(pool)) for pool, count in self._sweeps.queued().items())
+        lost = sum(max(0, count - self._bell.waiting(pool)) for pool, count in self._sweeps.startable().items())
         if lost:  # fewer messages than jobs; which ones is not known, so the next tick may have to ring for others
             due += self._sweeps.due_rings(wait, lost)
         due += self._sweeps.due_rings(SURE_TO_RING_AGAIN * wait)
@@ -129,6 +129,7 @@ class Scheduler:
         wiped = forgotten(self._records)
         if not wiped and time.monotonic() < self._reconcile_from:
             return
+        self._sweeps.relink()
         age = 0.0 if wiped else self._settings.orphan_after_seconds
         done = recover(self._records, self._store, self._bell, older_than_seconds=age)
         self._reconcile_from = time.monotonic() + self._settings.reconcile_seconds

@@ -12,7 +12,7 @@ from jobs import presence
 from jobs.connection import QueueUnavailable
 from jobs.leases import Owner
 from jobs.log import configure
-from jobs.queue import TASK, make_app
+from jobs.queue import TASK, make_app, pool_of
 from jobs.records import Records
 from jobs.settings import Settings
 from workers.signs import alive_file, drain_file, replace_wedged_child
@@ -36,7 +36,8 @@ def _runner() -> "Runner":
 @app.task(name=TASK, bind=True)
 def run(self: Task[Any, Any], job_id: str) -> str:
     """Answer a doorbell: run the job if it is there to be run."""
-    return _runner().run(job_id, Owner(settings.worker_id, str(self.request.hostname), str(self.request.id)))
+    owner = Owner(settings.worker_id, str(self.request.hostname), str(self.request.id))
+    return _runner().run(job_id, owner, pool_of(str((self.request.delivery_info or {}).get("routing_key"))))
 
 
 @signals.setup_logging.connect

@@ -1,6 +1,7 @@
 -- Shared by every script. KEYS[1] is the key prefix; TRANSITIONS, TERMINAL and OWNED come from jobs/states.py.
 -- Job hash: times are milliseconds of Redis TIME, never of a worker's clock.
 local P = KEYS[1]
+local line = {} -- filled by line.lua: whose turn it is
 
 local function now()
   local t = redis.call('TIME')
@@ -49,6 +50,7 @@ local function enter_queue(id, at)
   redis.call('HSET', job_key(id), 'queued', at)
   redis.call('ZADD', P .. 'q:pos:' .. pool, priority * 1e13 + created, id)
   redis.call('ZADD', P .. 'rings', 0, id)
+  line.join(id)
 end
 
 local function end_job(id, to, at)
@@ -77,10 +79,12 @@ local function move(id, to, data)
   if from == 'queued' then
     redis.call('ZREM', P .. 'q:pos:' .. pool, id)
     redis.call('ZREM', P .. 'rings', id)
+    line.leave(id)
   end
   if OWNED[from] and not OWNED[to] then
     redis.call('ZREM', P .. 'leases', id)
     redis.call('ZREM', P .. 'canceling', id)
+    line.vacate(id)
   end
   if to == 'queued' then
     enter_queue(id, at)

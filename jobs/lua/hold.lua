@@ -1,0 +1,10 @@
+-- id, worker, ms: keep a queued job for a worker that is rung for it directly; after that time everyone's bell is due
+local id, worker, life = unpack(ARGV)
+if get(id, 'state') ~= 'queued' then
+  return 0
+end
+local till = now() + life
+redis.call('HSET', job_key(id), 'hold', worker, 'hold_until', till)
+redis.call('ZADD', P .. 'rings', 'XX', now(), id)
+redis.call('ZADD', P .. 'later', till, id)
+return 1
