@@ -2,39 +2,51 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
+from fastapi.middleware.cors import CORSMiddleware
 
 from api import handlers, openapi
 from api.deps import Services
 from api.middleware import BodyLimit, RequestContext
 from api.present import Advice
-from api.routes import assets, edits, errors, events, health, jobs, methods, studio, uploads
+from api.routes import assets, edits, errors, events, health, jobs, methods, studio, uploads, webhooks
 from api.settings import ApiSettings
 from api.streams import Streams
 from api.watch import Watch
+from jobs.keys import Keys
 from jobs.queue import Bell
 from jobs.records import Records
 from jobs.settings import Settings
 from jobs.store import open_store
 
-ROUTERS = (methods, uploads, assets, edits, jobs, events, errors, health, studio)
+ROUTERS = (methods, uploads, assets, edits, jobs, events, errors, health, studio, webhooks)
+CORS: dict[str, Any] = {
+    "allow_methods": ["GET", "POST", "DELETE"],
+    "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Prefer", "Refilm-Filename"],
+    "expose_headers": ["ETag", "Location", "Retry-After", "X-Request-Id", "Idempotency-Replayed", "Link"],
+    "allow_credentials": False,
+    "max_age": 600,
+}
+"""For pages of the origins that the settings name, which bring a key of their own; cookies play no part."""
 FORM_BYTES = 1 << 16  # what a multipart form may add around its file
 
 
 def open_services(settings: Settings, api: ApiSettings) -> Services:
     """Connect to records and store; neither needs to be up yet."""
-    records = Records(settings)
+    records, store = Records(settings), open_store(settings)
     return Services(
         settings=settings,
         api=api,
         records=records,
-        store=open_store(settings),
+        store=store,
         watch=Watch(records),
         advice=Advice(),
         streams=Streams(api.max_streams),
         bell=Bell(settings),
+        keys=Keys(records, store),
     )
 
 
@@ -67,4 +79,6 @@ def create_app(settings: Settings | None = None, api: ApiSettings | None = None)
     limits = {"max_bytes": api.max_body_bytes, "max_upload_bytes": settings.max_upload_bytes + FORM_BYTES}
     app.add_middleware(BodyLimit, upload_path="/v1/uploads", **limits)
     app.add_middleware(RequestContext)
+    if api.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=api.cors_origins, **CORS)
     return app

@@ -12,6 +12,7 @@ TAGS = [
     {"name": "assets", "description": "Files: bring them, look at them, fetch them."},
     {"name": "edits", "description": "Start a job."},
     {"name": "jobs", "description": "Follow, cancel, repeat and delete jobs."},
+    {"name": "webhooks", "description": "Be told instead of asking."},
     {"name": "errors", "description": "What the codes of problem documents mean."},
     {"name": "operations", "description": "Health and counters."},
 ]

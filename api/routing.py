@@ -51,9 +51,9 @@ class StrictRoute(APIRoute):
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documented refusals of a route, for its `responses`; 401, 422 and 503 are everywhere."""
+    """The documented refusals of a route, for its `responses`; 401, 403, 422 and 503 are everywhere."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemView"}}}
-    every = sorted({401, 422, 503, *statuses})
+    every = sorted({401, 403, 422, 503, *statuses})
     return {status: {"description": "Problem", "content": content} for status in every}
 
 

@@ -1,11 +1,13 @@
 """Settings of the API alone, from `REFILM_API_*`; everything else is in `jobs.settings`."""
 
+import re
 from typing import Annotated
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIB = 1 << 20
+CONFIGURED_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}:[0-9a-f]{64}(:(read|write|webhooks|admin)(\+\w+)*)?")
 
 
 class ApiSettings(BaseSettings):
@@ -16,13 +18,24 @@ class ApiSettings(BaseSettings):
     open: bool = False
     """Answer without a key, as tenant `local`: only for a server that listens on loopback."""
     keys: Annotated[tuple[str, ...], NoDecode] = ()
-    """`tenant:sha256-of-the-key`, comma-separated; the keys themselves are never stored."""
+    """The first keys of an installation: `tenant:sha256-of-the-key`, comma-separated; `:read+write` after it limits
+    what the key may do. The keys themselves are stored nowhere; `refilm keys` makes more."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins whose pages may call the API with a key, comma-separated: `https://app.example`."""
     max_body_bytes: int = Field(default=2 * MIB, gt=0)
     max_wait_seconds: float = Field(default=60.0, gt=0)
     max_streams: int = Field(default=64, gt=0)
     """Event streams and held polls of one tenant on one process."""
 
-    @field_validator("keys", mode="before")
+    @field_validator("keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
+
+    @field_validator("keys")
+    @classmethod
+    def _plain(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for number, entry in enumerate(value, start=1):
+            if CONFIGURED_KEY.fullmatch(entry) is None:
+                raise ValueError(f"entry {number} is not tenant:sha256 or tenant:sha256:scope+scope")
+        return value

@@ -10,8 +10,9 @@ ASSET = "ast"
 UPLOAD = "upl"
 BATCH = "bat"
 WEBHOOK = "whe"
+MESSAGE = "msg"
 
-_SHAPE = re.compile(r"(?:job|ast|upl|bat|whe)_[0-9a-v]{26}")
+_SHAPE = re.compile(r"(?:job|ast|upl|bat|whe|msg)_[0-9a-v]{26}")
 
 
 def new(prefix: str) -> str:

@@ -52,6 +52,11 @@ def asset_blob(tenant: str, sha256: str) -> str:
     return f"assets/{tenant_part(tenant)}/blob/{sha256[:2]}/{sha256}"
 
 
+def registered(kind: str, group: str, name: str) -> str:
+    """A small thing of the registry: an API key, a webhook endpoint."""
+    return f"{kind}/{tenant_part(group)}/{name}.json"
+
+
 def artifact(kind: str, key: str) -> str:
     """A stage's result; the sidecar lies beside it with `.json`."""
     return f"cas/v1/{kind}/{key[:2]}/{key}.safetensors"

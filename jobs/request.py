@@ -12,6 +12,20 @@ MethodId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 ModelRef = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 AssetId = Annotated[str, StringConstraints(pattern=r"^ast_[0-9a-v]{26}$")]
 InputName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+EndpointId = Annotated[str, StringConstraints(pattern=r"^whe_[0-9a-v]{26}$")]
+EventName = Literal[
+    "job.*",
+    "job.queued",
+    "job.running",
+    "job.finalizing",
+    "job.canceling",
+    "job.succeeded",
+    "job.failed",
+    "job.canceled",
+    "job.expired",
+    "batch.completed",
+]
+ENDINGS: tuple[EventName, ...] = ("job.succeeded", "job.failed", "job.canceled", "job.expired", "batch.completed")
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]{1,63}$")]
 LabelValue = Annotated[str, StringConstraints(max_length=128)]
 Prompt = Annotated[str, StringConstraints(max_length=2000)]
@@ -88,6 +102,13 @@ class Deadline(Strict):
     finish_within: int | None = Field(default=None, ge=1, le=30 * 86400)
 
 
+class WebhookRef(Strict):
+    """Where the job tells how it goes: an endpoint of the caller's, and of which events."""
+
+    endpoint: EndpointId
+    events: tuple[EventName, ...] = Field(default=ENDINGS, min_length=1, max_length=len(ENDINGS) + 5)
+
+
 class JobRequest(Strict):
     """One edit. `params` holds the method's own parameters as `/v1/methods/{id}` describes them."""
 
@@ -100,6 +121,7 @@ class JobRequest(Strict):
     cache: CacheOptions = CacheOptions()
     priority: Priority = "standard"
     deadline: Deadline = Deadline()
+    webhook: WebhookRef | None = None
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=16)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 

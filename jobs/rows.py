@@ -30,6 +30,7 @@ def creation_fields(
         "model": request.model or "",
         "request": request.model_dump_json(),
         "retry_of": retry_of,
+        "webhook": request.webhook.model_dump_json() if request.webhook else "",
         "ttl": int(life * 1000),
         "keep": int(settings.record_ttl_seconds * 1000),
         "needs": SCHEMA_VERSION,

@@ -91,6 +91,17 @@ class Settings(BaseSettings):
     max_duration_seconds: float = Field(default=10 * MINUTE, gt=0)
     max_frames: int = Field(default=2048, gt=0)
 
+    # calls to addresses that tenants name
+    egress_loopback: bool = False
+    """For development: also http, any port and this machine itself may be called."""
+    webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
+    webhook_schedule: Annotated[tuple[float, ...], NoDecode] = (
+        *(0.0, 5.0, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR),
+    )
+    """Seconds before each try to deliver, counted from the one before; then the delivery has failed."""
+    webhook_timeout_seconds: float = Field(default=15.0, gt=0)
+    webhook_ttl_seconds: float = Field(default=14 * DAY, gt=0)
+    """How long deliveries are listed."""
     # the stage cache
     cache_memory_bytes: int = Field(default=1 * GIB, ge=0)
     cache_disk_bytes: int = Field(default=20 * GIB, ge=0)
@@ -109,7 +120,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"a route is method=pool or model:name=pool, not {route!r}")
         return value
 
-    @field_validator("pools", "routes", mode="before")
+    @field_validator("pools", "routes", "webhook_ports", "webhook_schedule", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value

@@ -26,6 +26,7 @@ from jobs.settings import Settings
 from jobs.store import StoreUnavailable, open_store
 from jobs.submission import ring
 from jobs.sweeps import Sweeps
+from workers.outbox import Outbox
 
 TROUBLE = (QueueUnavailable, StoreUnavailable, OperationalError, ChannelError, *UNREACHABLE)
 SURE_TO_RING_AGAIN = 10
@@ -42,6 +43,7 @@ class Scheduler:
         self._sweeps = Sweeps(self._records)
         self._store = open_store(settings)
         self._bell = Bell(settings)
+        self._outbox = Outbox(settings, self._records, self._store)
         token = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._leadership = Lock(self._records, "leader", token, settings.leader_ttl_seconds)
         self._reap_from = 0.0
@@ -49,8 +51,10 @@ class Scheduler:
 
     def run(self, stop: threading.Event) -> None:
         """Tick until asked to stop, then give up the leadership."""
+        self._outbox.start()
         while not stop.wait(self._settings.scheduler_interval_seconds):
-            self.tick()
+            self._outbox.lead(self.tick())
+        self._outbox.stop()
         try:
             self._leadership.free()
         except QueueUnavailable:

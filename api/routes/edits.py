@@ -20,6 +20,7 @@ from jobs.assets import Assets
 from jobs.request import Deadline, JobRequest
 from jobs.schema import Job
 from jobs.submission import submit
+from jobs.webhooks import Endpoints
 
 ROUTER = router("edits")
 DURATION = re.compile(r"(\d{1,7})([smh]?)")
@@ -56,6 +57,9 @@ def check_request(request: JobRequest, held: Services, tenant: str) -> None:
     if wrong:
         errors = [error | {"pointer": written_pointer(error["pointer"], request)} for error in wrong]
         raise Problem("validation_failed", "the method does not take this", errors=errors)
+    if request.webhook and Endpoints(held.records, held.store).find(tenant, request.webhook.endpoint) is None:
+        unknown = {"pointer": "#/webhook/endpoint", "code": "not_found", "message": "no endpoint of yours has this id"}
+        raise Problem("validation_failed", "the webhook's endpoint is unknown", errors=[unknown])
     clip = Assets(held.store).find(tenant, request.input.video.asset)
     if clip is not None and clip.facts.get("kind", "video") != "video":
         raise Problem("input.not_video", f"the asset is of kind {clip.facts['kind']}")

@@ -4,7 +4,7 @@ from fastapi import Response
 from fastapi.concurrency import run_in_threadpool
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
 
-from api.deps import Caller, Held
+from api.deps import Held, Operator
 from api.routing import problems, router
 from api.views import Health
 from jobs.presence import live_workers
@@ -27,7 +27,7 @@ async def ready(held: Held) -> Health:
 
 
 @ROUTER.get("/metrics", response_class=Response, responses=problems() | {200: {"content": {"text/plain": {}}}})
-async def metrics(held: Held, tenant: Caller) -> Response:
+async def metrics(held: Held, caller: Operator) -> Response:
     """The service's counters in the Prometheus text format."""
     registry = CollectorRegistry()
     for name, value in sorted((await run_in_threadpool(held.records.counters)).items()):

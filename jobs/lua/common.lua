@@ -37,11 +37,13 @@ local function touch(id, kind, data)
   return version
 end
 
-local function outbox(id, state, version)
+-- One row for whoever wants to hear of it: the job's own webhook, or endpoints of its tenant (not known yet counts).
+local function outbox(id, to, version)
   local webhook, tenant = get(id, 'webhook', 'tenant')
-  if webhook and webhook ~= '' then
+  local named = webhook and webhook ~= ''
+  if named or redis.call('EXISTS', P .. 'webhooks:' .. tenant) == 1 or redis.call('EXISTS', P .. 'webhooks-known') == 0 then
     redis.call('XADD', P .. 'outbox', 'MAXLEN', '~', 100000, '*', 'job', id, 'tenant', tenant,
-      'type', 'job.' .. state, 'version', version, 'webhook', webhook, 'at', now())
+      'type', 'job.' .. to, 'version', version, 'webhook', webhook or '', 'at', now())
   end
 end
 

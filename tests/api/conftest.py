@@ -22,11 +22,13 @@ from api.auth import digest
 from api.serve import Server
 from api.settings import ApiSettings
 from jobs import layout
+from jobs.deliveries import Deliveries, Delivery
 from jobs.leases import Claim, Leases, Outcome, Owner
 from jobs.records import Records
 from jobs.schema import JobError, Output, Progress
 from jobs.settings import Settings
 from jobs.store import open_store
+from jobs.webhooks import Endpoints
 
 # The console's tracebacks with all locals take half a minute.
 structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
@@ -48,7 +50,7 @@ def settings(valkey: Any, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def api(settings: Settings) -> ApiSettings:
-    keys = tuple(f"{tenant}:{digest(key)}" for tenant, key in KEYS.items())
+    keys = tuple(f"{tenant}:{digest(key)}:read+write+webhooks+admin" for tenant, key in KEYS.items())
     return ApiSettings(keys=keys, max_body_bytes=64 << 10)
 
 
@@ -189,6 +191,17 @@ def local_worker(settings: Settings) -> Iterator[HandWorker]:
     worker = HandWorker(settings, "local")
     yield worker
     worker.close()
+
+
+@pytest.fixture
+def local_delivery(settings: Settings, local_worker: HandWorker) -> Delivery:
+    """A webhook endpoint of the open server's tenant, and a message that is to go there."""
+    endpoints, sent = Endpoints(local_worker.records, local_worker.store), Deliveries(local_worker.records)
+    made, _ = endpoints.create("local", "https://hooks.example", events=("job.failed",), description="")
+    fields = {"tenant": "local", "type": "job.failed", "job": "job_x", "version": 1, "at": 1, "webhook": ""}
+    local_worker.records.redis.xadd("rf:outbox", fields)
+    assert sent.spread(sent.rows()[0], {made.id: "{}"})
+    return sent.of_endpoint(made.id, before=None, limit=1)[0]
 
 
 @pytest.fixture

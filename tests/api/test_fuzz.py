@@ -46,7 +46,7 @@ def test_every_answer_is_documented(operation, served):
 
 
 @pytest.mark.parametrize("operation", ABOUT_SOMETHING, ids=lambda operation: operation.label)
-def test_answers_about_what_is_there_are_documented(operation, served, clip, local_worker):
+def test_answers_about_what_is_there_are_documented(operation, served, clip, local_worker, local_delivery):
     with Client(served) as client:
         asset = client.upload(clip)
         job = client.edit(method="frame_by_frame", video=asset.id, prompt="x")
@@ -57,6 +57,8 @@ def test_answers_about_what_is_there_are_documented(operation, served, clip, loc
         "job_id": job.id,
         "name": "video.mp4",
         "code": "not_found",
+        "endpoint_id": local_delivery.endpoint,
+        "delivery_id": local_delivery.id,
     }
 
     @bounded
