@@ -12,7 +12,7 @@ from api import handlers, openapi
 from api.deps import Services
 from api.middleware import BodyLimit, RequestContext
 from api.present import Advice
-from api.routes import assets, edits, errors, events, health, jobs, methods, studio, uploads, webhooks
+from api.routes import assets, batches, edits, errors, events, health, jobs, methods, studio, uploads, webhooks
 from api.settings import ApiSettings
 from api.streams import Streams
 from api.watch import Watch
@@ -22,7 +22,7 @@ from jobs.records import Records
 from jobs.settings import Settings
 from jobs.store import open_store
 
-ROUTERS = (methods, uploads, assets, edits, jobs, events, errors, health, studio, webhooks)
+ROUTERS = (methods, uploads, assets, edits, batches, jobs, events, errors, health, studio, webhooks)
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST", "DELETE"],
     "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Prefer", "Refilm-Filename"],
@@ -76,8 +76,8 @@ def create_app(settings: Settings | None = None, api: ApiSettings | None = None)
         app.include_router(module.ROUTER)
     handlers.install(app)
     openapi.install(app)
-    limits = {"max_bytes": api.max_body_bytes, "max_upload_bytes": settings.max_upload_bytes + FORM_BYTES}
-    app.add_middleware(BodyLimit, upload_path="/v1/uploads", **limits)
+    larger = {"/v1/uploads": settings.max_upload_bytes + FORM_BYTES, "/v1/batches": api.max_batch_bytes}
+    app.add_middleware(BodyLimit, max_bytes=api.max_body_bytes, paths=larger)
     app.add_middleware(RequestContext)
     if api.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=api.cors_origins, **CORS)

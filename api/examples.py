@@ -1,5 +1,6 @@
 """Requests as they may be sent: shown in the OpenAPI document, sent by the tests."""
 
+import json
 from typing import Any
 
 ASSET_ID = "ast_01k9v3x7q8f4d2m6n0c5b1a7gh"
@@ -26,5 +27,27 @@ EDITS: Any = {
             "labels": {"project": "demo"},
             "metadata": {"any": "returned as it is"},
         },
+    },
+}
+BATCH_ID = "bat_01k9v3x7q8f4d2m6n0c5b1a7gh"
+BATCHES: Any = {
+    "matrix": {
+        "summary": "Two clips, two prompts, two methods: eight jobs",
+        "value": {
+            "videos": [
+                {"video": {"asset": ASSET_ID}, "source": "a red ball rolling on grass"},
+                {"video": {"asset": ASSET_ID}, "trim": {"start": 0.0, "end": 1.0}},
+            ],
+            "prompts": [{"target": "a blue ball rolling on grass"}, {"target": "a red ball rolling on snow"}],
+            "methods": [{"method": "frame_by_frame"}, {"method": "tokenflow", "params": {"num_inference_steps": 20}}],
+            "params": {"seed": 42},
+            "labels": {"project": "demo"},
+        },
+    },
+}
+BATCH_LINES: Any = {
+    "list": {
+        "summary": "One edit a line",
+        "value": "".join(json.dumps(example["value"]) + "\n" for example in EDITS.values()),
     },
 }

@@ -20,8 +20,9 @@ IdempotencyKey = Annotated[
 ]
 
 
-def idempotency(key: str | None, operation: str, body: str = "") -> Idempotency | None:
+def idempotency(key: str | None, operation: str, body: str | bytes = "") -> Idempotency | None:
     """The key with the digest of what it came with; None without a key."""
     if key is None:
         return None
-    return Idempotency(key, hashlib.sha256(f"{operation}\n{body}".encode()).hexdigest())
+    whole = f"{operation}\n".encode() + (body.encode() if isinstance(body, str) else body)
+    return Idempotency(key, hashlib.sha256(whole).hexdigest())

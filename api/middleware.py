@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import structlog
@@ -72,16 +72,16 @@ class RequestContext:
 class BodyLimit:
     """Refuses a body above its bound: at once by `Content-Length`, else at the byte that exceeds it."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, max_upload_bytes: int, upload_path: str) -> None:
-        self.app, self.max_bytes = app, max_bytes
-        self.max_upload_bytes, self.upload_path = max_upload_bytes, upload_path
+    def __init__(self, app: ASGIApp, *, max_bytes: int, paths: Mapping[str, int]) -> None:
+        """`paths` are those with a bound of their own."""
+        self.app, self.max_bytes, self.paths = app, max_bytes, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection; anything but HTTP passes untouched."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        limit = self.max_upload_bytes if scope["path"] == self.upload_path else self.max_bytes
+        limit = self.paths.get(scope["path"], self.max_bytes)
         problem = Problem("upload_too_large", f"at most {limit} bytes are accepted here")
         stated = Headers(scope=scope).get("content-length", "0")
         if not stated.isdigit() or int(stated) > limit:

@@ -4,13 +4,16 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 
 from api.views import ProblemView
+from jobs.batch import BatchMatrix
 
 TAGS = [
     {"name": "methods", "description": "What can be done, and the parameters it takes."},
     {"name": "assets", "description": "Files: bring them, look at them, fetch them."},
     {"name": "edits", "description": "Start a job."},
+    {"name": "batches", "description": "Start and follow many jobs with one request."},
     {"name": "jobs", "description": "Follow, cancel, repeat and delete jobs."},
     {"name": "webhooks", "description": "Be told instead of asking."},
     {"name": "errors", "description": "What the codes of problem documents mean."},
@@ -21,6 +24,14 @@ Upload a clip, start an edit, follow the job, fetch the result. Polling is cheap
 `Prefer: wait=20`, and honour `Retry-After`. Ids are opaque; follow the links in `urls`. Inside v1 fields are only
 added: ignore the ones you do not know. Every refusal is a problem document whose `code` is stable.
 """
+
+
+def add_schema(schemas: dict[str, Any], model: type[BaseModel]) -> None:
+    """Put a model that a route reads by itself, and what it is made of, beside the others."""
+    whole = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    for name, schema in whole.pop("$defs", {}).items():
+        schemas.setdefault(name, schema)
+    schemas[model.__name__] = whole
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -36,6 +47,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         )
         parts = built.setdefault("components", {})
         parts.setdefault("schemas", {})["ProblemView"] = ProblemView.model_json_schema()
+        add_schema(parts["schemas"], BatchMatrix)
         parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}}
         built["security"] = [{"key": []}, {}]
         app.openapi_schema = built

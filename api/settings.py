@@ -23,6 +23,9 @@ class ApiSettings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may call the API with a key, comma-separated: `https://app.example`."""
     max_body_bytes: int = Field(default=2 * MIB, gt=0)
+    max_batch_bytes: int = Field(default=32 * MIB, gt=0)
+    batch_seconds: float = Field(default=2.0, ge=0)
+    """How long a request creates a batch's jobs itself; the scheduler creates the rest."""
     max_wait_seconds: float = Field(default=60.0, gt=0)
     max_streams: int = Field(default=64, gt=0)
     """Event streams and held polls of one tenant on one process."""

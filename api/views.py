@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from jobs.batch import BatchPlace
 from jobs.schema import Attempt, JobError, Notice, Place, Placement, Progress, Usage
 from jobs.states import State
 
@@ -66,6 +67,8 @@ class JobView(View):
     error: JobError | None = None
     warnings: tuple[Notice, ...] = ()
     retry_of: str | None = None
+    batch: BatchPlace | None = None
+    """The batch it came with, and its place there."""
     urls: dict[str, str] = {}
     labels: dict[str, str] = {}
     metadata: dict[str, JsonValue] = {}

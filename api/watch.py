@@ -5,6 +5,7 @@ import contextlib
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Protocol
 
 import structlog
 from redis.exceptions import RedisError
@@ -88,8 +89,16 @@ class Watch:
                 self._tell({change.job_id for change in changes})
 
 
-async def changed(watch: Watch, records: Records, job_id: str, tenant: str, known: int, seconds: float) -> int:
-    """The job's version once it differs from `known`, or `known` after `seconds`. Raises NotFound."""
+class Versions(Protocol):
+    """Whatever knows versions: of jobs, of batches."""
+
+    def version(self, job_id: str, tenant: str, /) -> int:
+        """The version now. Raises NotFound."""
+        ...
+
+
+async def changed(watch: Watch, records: Versions, job_id: str, tenant: str, known: int, seconds: float) -> int:
+    """The job's, or batch's, version once it differs from `known`, or `known` after `seconds`. Raises NotFound."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     with watch.following(job_id) as event:

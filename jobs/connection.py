@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,7 @@ class Scripts:
         """Register every script with the client, `numbers` being its constants; nothing is sent yet."""
         prelude = _prelude(numbers)
         self._prefix = prefix
+        self._client = client
         self._scripts = {
             path.stem: client.register_script(prelude + path.read_text())
             for path in sorted(LUA.glob("*.lua"))
@@ -91,3 +92,11 @@ class Scripts:
         """Run one script. Raises QueueUnavailable when Redis is unreachable, out of memory or loading."""
         with available():
             return self._scripts[name](keys=[self._prefix], args=list(arguments))
+
+    def many(self, calls: Iterable[tuple[str, tuple[str | int | float, ...]]]) -> list[Any]:
+        """Run scripts one after the other in one round trip. Raises QueueUnavailable; some may have run then."""
+        with available():
+            pipe = self._client.pipeline(transaction=False)
+            for name, arguments in calls:
+                self._scripts[name](keys=[self._prefix], args=list(arguments), client=pipe)
+            return list(pipe.execute())

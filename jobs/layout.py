@@ -27,6 +27,11 @@ def ending(tenant: str, job_id: str) -> str:
     return job_folder(tenant, job_id) + "end.json"
 
 
+def batch_folder(tenant: str, batch_id: str) -> str:
+    """Folder of what is written about a batch as a whole."""
+    return f"batches/{tenant_part(tenant)}/{batch_id}/"
+
+
 def outputs_folder(tenant: str, job_id: str) -> str:
     """Folder of a job's outputs, of all attempts."""
     return f"out/{tenant_part(tenant)}/{job_id}/"

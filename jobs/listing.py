@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from jobs import ids
 from jobs.connection import available
 from jobs.records import Records
 from jobs.rows import job_from
@@ -32,10 +33,13 @@ class Query:
     changed_since: str | None = None
     cursor: str | None = None
     limit: int = 50
+    batch: str | None = None
 
     def matches(self, job: Job) -> bool:
         """True when the job passes every filter."""
         if (self.state and job.state not in self.state) or (self.method and job.method != self.method):
+            return False
+        if self.batch is not None and (job.batch is None or job.batch.id != self.batch):
             return False
         if self.created_after is not None and job.created_at <= self.created_after:
             return False
@@ -60,6 +64,39 @@ def list_jobs(records: Records, tenant: str, query: Query) -> Page:
         return (
             _newest_first(records, tenant, query) if query.changed_since is None else _by_change(records, tenant, query)
         )
+
+
+@dataclass(frozen=True)
+class Members:
+    """The jobs of a batch: their ids follow from its own and their number."""
+
+    batch: str
+    total: int
+
+    def ids(self, start: int) -> list[str]:
+        """Return the ids of the next chunk."""
+        return [ids.numbered(ids.JOB, self.batch, n) for n in range(start, min(self.total, start + CHUNK))]
+
+
+def list_batch(records: Records, tenant: str, members: Members, query: Query) -> Page:
+    """Return jobs of a batch in their order there; those deleted, or not created yet, are left out.
+
+    Of the query, state, cursor and limit count. Raises BadCursor and QueueUnavailable.
+    """
+    start = _decode(query.cursor) if query.cursor is not None else 0
+    if not isinstance(start, int) or start < 0:
+        raise BadCursor
+    found: list[Job] = []
+    stop = min(members.total, start + MOST_SCANNED)
+    while start < stop and len(found) < query.limit:
+        with available():
+            jobs = [job for job in _load(records, tenant, members.ids(start)) if query.matches(job)]
+        start += CHUNK
+        found += jobs
+    if len(found) > query.limit:
+        found = found[: query.limit]
+        start = found[-1].batch.index + 1 if found[-1].batch else start
+    return Page(tuple(found), _encode(start) if start < members.total else None, "")
 
 
 def _newest_first(records: Records, tenant: str, query: Query) -> Page:

@@ -5,14 +5,16 @@ Together they rebuild everything when Redis is lost: a job with an ending is res
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from jobs import layout
+from jobs.batch import BatchPlace
 from jobs.records import Idempotency
 from jobs.request import JobRequest
 from jobs.rows import SCHEMA_VERSION
+from jobs.schema import Asset
 from jobs.store import ObjectInfo, ObjectMissing, Store
 
 
@@ -27,6 +29,17 @@ class InputFile(BaseModel):
     size_bytes: int
     sha256: str
 
+    @classmethod
+    def of(cls, asset: Asset) -> Self:
+        """Keep what is known of an asset."""
+        return cls(
+            asset=asset.id,
+            name=asset.name,
+            media_type=asset.media_type,
+            size_bytes=asset.size_bytes,
+            sha256=asset.sha256,
+        )
+
 
 class Manifest(BaseModel):
     """The accepted request with everything needed to run it."""
@@ -38,6 +51,8 @@ class Manifest(BaseModel):
     tenant: str
     pool: str
     retry_of: str = ""
+    batch: BatchPlace | None = None
+    group_limit: int = 0
     idempotency_key: str = ""
     request_hash: str = ""
     request: JobRequest
@@ -47,6 +62,14 @@ class Manifest(BaseModel):
     def idempotency(self) -> Idempotency | None:
         """The caller's key, if there was one."""
         return Idempotency(self.idempotency_key, self.request_hash) if self.idempotency_key else None
+
+    @property
+    def born(self) -> dict[str, int | str]:
+        """What the record holds of a batch: for the scripts that count and take turns, and `place` for readers."""
+        if self.batch is None:
+            return {}
+        fields: dict[str, int | str] = {"batch": self.batch.id, "group": self.batch.id}
+        return fields | {"group_limit": self.group_limit, "place": self.batch.model_dump_json()}
 
 
 def write(store: Store, manifest: Manifest) -> bool:

@@ -43,6 +43,10 @@ class QueueFull(Exception):
         self.ahead = ahead
 
 
+class BatchCanceled(Exception):
+    """The job's batch was canceled before the job was created."""
+
+
 @dataclass(frozen=True)
 class Idempotency:
     """The caller's key and the digest of the request it came with."""
@@ -96,7 +100,7 @@ class Records:
         idempotency: Idempotency | None = None,
         retry_of: str = "",
         most_ahead: int | None = None,
-        born: dict[str, int] | None = None,
+        born: dict[str, int | str] | None = None,
     ) -> Created:
         """Create the record, queued at once when `ready`; with the idempotency row in the same script.
 
@@ -112,6 +116,8 @@ class Records:
             raise IdempotencyReuse(key)
         if answer == "full":
             raise QueueFull(int(value))
+        if answer == "canceled":
+            raise BatchCanceled(job_id)
         return Created(self.get(value, tenant), replayed=answer != "created")
 
     def replay(self, tenant: str, idempotency: Idempotency) -> Job | None:

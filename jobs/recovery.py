@@ -3,10 +3,10 @@
 import time
 from dataclasses import dataclass
 
-from jobs import ids, manifest
+from jobs import batch_recovery, ids, manifest
 from jobs.manifest import Manifest
 from jobs.queue import Bell
-from jobs.records import IdempotencyReuse, Records
+from jobs.records import BatchCanceled, IdempotencyReuse, Records
 from jobs.store import ObjectMissing, Store
 from jobs.submission import create_from, ring
 
@@ -40,10 +40,12 @@ def recover(records: Records, store: Store, bell: Bell, *, older_than_seconds: f
     """
     done = Recovered()
     newest = (time.time() - older_than_seconds) * 1000
+    batches = batch_recovery.revive(records, store, newest)
     for tenant, job_id, _ in manifest.each(store):
         if not ids.valid(job_id, ids.JOB) or ids.created_ms(job_id) > newest or records.known(job_id):
             continue
         _revive(records, store, bell, (tenant, job_id), done)
+    batch_recovery.settle(records, batches)
     remember(records)
     return done
 
@@ -72,10 +74,10 @@ def _restore(records: Records, accepted: Manifest, row: dict[str, str]) -> bool:
 
 def _queue_again(records: Records, bell: Bell, accepted: Manifest) -> bool:
     # Fences of the lost record are small numbers; starting at the clock keeps its old owners and outputs apart.
-    born = {"created": ids.created_ms(accepted.id), "fence": int(time.time())}
+    born: dict[str, int | str] = {"created": ids.created_ms(accepted.id), "fence": int(time.time())}
     try:
         created = create_from(accepted, records, born=born)
-    except IdempotencyReuse:
+    except (IdempotencyReuse, BatchCanceled):
         return False
     if created.job.id != accepted.id:
         return False

@@ -2,7 +2,16 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import to_json
 
 Priority = Literal["interactive", "standard", "batch", "background"]
@@ -32,6 +41,17 @@ Prompt = Annotated[str, StringConstraints(max_length=2000)]
 
 METADATA_BYTES = 4096
 MOST_FILES = 64
+
+
+def _small(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if len(to_json(value)) > METADATA_BYTES:
+        raise ValueError(f"metadata is larger than {METADATA_BYTES} bytes")
+    return value
+
+
+Params = Annotated[dict[str, JsonValue], Field(max_length=200)]
+Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=16)]
+Metadata = Annotated[dict[str, JsonValue], AfterValidator(_small)]
 
 
 class Strict(BaseModel):
@@ -116,21 +136,14 @@ class JobRequest(Strict):
     model: ModelRef | None = None
     input: EditInput
     prompt: PromptSet = PromptSet()
-    params: dict[str, JsonValue] = Field(default_factory=dict, max_length=200)
+    params: Params = Field(default_factory=dict)
     output: OutputOptions = OutputOptions()
     cache: CacheOptions = CacheOptions()
     priority: Priority = "standard"
     deadline: Deadline = Deadline()
     webhook: WebhookRef | None = None
-    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=16)
-    metadata: dict[str, JsonValue] = Field(default_factory=dict)
-
-    @field_validator("metadata")
-    @classmethod
-    def _small(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        if len(to_json(value)) > METADATA_BYTES:
-            raise ValueError(f"metadata is larger than {METADATA_BYTES} bytes")
-        return value
+    labels: Labels = Field(default_factory=dict)
+    metadata: Metadata = Field(default_factory=dict)
 
     def engine_params(self) -> dict[str, Any]:
         """Return the method's parameters: `params` with prompts and trim under the names that methods use.

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
+from jobs.batch import BatchPlace
 from jobs.request import BROKER_PRIORITY, JobRequest
 from jobs.schema import Attempt, Job, JobError, Notice, Output, Placement, Progress, Usage, from_ms
 from jobs.settings import Settings
@@ -18,7 +19,7 @@ _NOTICES = TypeAdapter(tuple[Notice, ...])
 
 
 def creation_fields(
-    request: JobRequest, tenant: str, settings: Settings, *, pool: str, retry_of: str, born: dict[str, int]
+    request: JobRequest, tenant: str, settings: Settings, *, pool: str, retry_of: str, born: dict[str, int | str]
 ) -> str:
     """Return the JSON of the fields that a job is born with."""
     life = request.output.expires_in or settings.media_ttl_seconds
@@ -58,6 +59,7 @@ def job_from(job_id: str, row: dict[str, str]) -> Job:
     parsed: dict[str, Any] = {
         "progress": Progress.model_validate_json(row["progress"]) if row.get("progress") else Progress(),
         "placement": Placement.model_validate_json(row["placement"]) if row.get("placement") else None,
+        "batch": BatchPlace.model_validate_json(row["place"]) if row.get("place") else None,
         "error": JobError.model_validate_json(row["error"]) if row.get("error") else None,
         "warnings": _NOTICES.validate_json(row.get("warnings") or "[]"),
         "outputs": tuple(Output.model_validate(item) for item in json.loads(row.get("outputs") or "[]")),

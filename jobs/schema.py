@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from jobs.batch import BatchPlace
 from jobs.codes import JOB_CODES
 from jobs.request import (
     BROKER_PRIORITY,
@@ -193,6 +194,7 @@ class Job(Record):
     error: JobError | None = None
     warnings: tuple[Notice, ...] = ()
     retry_of: str | None = None
+    batch: BatchPlace | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 

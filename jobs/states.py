@@ -47,3 +47,18 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 def allowed(before: State, after: State) -> bool:
     """True when the table has the transition `before` to `after`."""
     return after in TRANSITIONS[before]
+
+
+class BatchState(StrEnum):
+    """Every word a batch can be in. `accepted`: its jobs are still being created; `completed`: every job has ended."""
+
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    CANCELING = "canceling"
+    COMPLETED = "completed"
+    CANCELED = "canceled"
+
+    @property
+    def terminal(self) -> bool:
+        """True when the batch can never change again."""
+        return self in (BatchState.COMPLETED, BatchState.CANCELED)

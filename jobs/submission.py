@@ -46,7 +46,7 @@ def submit(
     earlier = records.replay(tenant, idempotency) if idempotency else None
     if earlier is not None:
         return Created(earlier, replayed=True)
-    inputs = _inputs(Assets(store), tenant, request)
+    inputs = input_files(Assets(store), tenant, request)
     accepted = Manifest(
         id=ids.new(ids.JOB),
         tenant=tenant,
@@ -75,7 +75,7 @@ def _register(accepted: Manifest, records: Records, store: Store, bell: Bell, mo
 
 
 def create_from(
-    accepted: Manifest, records: Records, *, most_ahead: int | None = None, born: dict[str, int] | None = None
+    accepted: Manifest, records: Records, *, most_ahead: int | None = None, born: dict[str, int | str] | None = None
 ) -> Created:
     """Create the record of a manifest; for an accepted request as for one found again in the store."""
     return records.create(
@@ -86,7 +86,7 @@ def create_from(
         idempotency=accepted.idempotency,
         retry_of=accepted.retry_of,
         most_ahead=most_ahead,
-        born=born,
+        born=accepted.born | (born or {}),
     )
 
 
@@ -128,19 +128,10 @@ def delete(job: Job, *, records: Records, store: Store) -> None:
     records.delete(job.id, job.tenant)
 
 
-def _inputs(assets: Assets, tenant: str, request: JobRequest) -> dict[str, InputFile]:
+def input_files(assets: Assets, tenant: str, request: JobRequest) -> dict[str, InputFile]:
+    """Return what is known of a request's assets, by input name. Raises MissingAsset and StoreUnavailable."""
     found: Mapping[str, Asset | None] = {name: assets.find(tenant, key) for name, key in request.assets().items()}
     missing = {name: request.assets()[name] for name, asset in found.items() if asset is None}
     if missing:
         raise MissingAsset(missing)
-    return {
-        name: InputFile(
-            asset=asset.id,
-            name=asset.name,
-            media_type=asset.media_type,
-            size_bytes=asset.size_bytes,
-            sha256=asset.sha256,
-        )
-        for name, asset in found.items()
-        if asset is not None
-    }
+    return {name: InputFile.of(asset) for name, asset in found.items() if asset is not None}

@@ -16,6 +16,7 @@ import structlog
 from kombu.exceptions import ChannelError, OperationalError
 
 from jobs import layout, manifest
+from jobs.batch_work import Engine, tend
 from jobs.connection import UNREACHABLE, QueueUnavailable
 from jobs.locks import Lock
 from jobs.log import configure
@@ -68,7 +69,10 @@ class Scheduler:
         except QueueUnavailable:
             self._give_grace()
             return False
-        for part in (self._recover, self._reap, self._expire, self._ring, self._enforce, self._archive, self._retire):
+        for part in (
+            *(self._recover, self._reap, self._expire, self._ring, self._enforce, self._archive, self._retire),
+            self._batches,
+        ):
             self._attempt(part)
         return True
 
@@ -128,6 +132,9 @@ class Scheduler:
                 continue
             self._store.delete_prefix(layout.outputs_folder(tenant, job_id))
             self._sweeps.media_gone(tenant, job_id)
+
+    def _batches(self) -> None:
+        tend(Engine(self._records, self._store, self._bell), self._settings.scheduler_interval_seconds)
 
     def _recover(self) -> None:
         wiped = forgotten(self._records)

@@ -17,8 +17,8 @@ from api.views import JobView
 from api.watch import changed
 from jobs import catalogue
 from jobs.assets import Assets
-from jobs.request import Deadline, JobRequest
-from jobs.schema import Job
+from jobs.request import Deadline, JobRequest, WebhookRef
+from jobs.schema import Asset, Job
 from jobs.submission import submit
 from jobs.webhooks import Endpoints
 
@@ -48,6 +48,25 @@ def written_pointer(pointer: str, request: JobRequest) -> str:
 
 def check_request(request: JobRequest, held: Services, tenant: str) -> None:
     """Everything that can be known before a worker is asked. Raises a `Problem`."""
+    check_words(request, held, tenant)
+    check_clip(Assets(held.store).find(tenant, request.input.video.asset))
+
+
+def check_clip(clip: Asset | None) -> None:
+    """That the asset to edit is a video; whether it is there is seen elsewhere. Raises a `Problem`."""
+    if clip is not None and clip.facts.get("kind", "video") != "video":
+        raise Problem("input.not_video", f"the asset is of kind {clip.facts['kind']}")
+
+
+def check_webhook(wanted: WebhookRef | None, held: Services, tenant: str) -> None:
+    """That the endpoint to be told is the tenant's. Raises a `Problem`."""
+    if wanted and Endpoints(held.records, held.store).find(tenant, wanted.endpoint) is None:
+        unknown = {"pointer": "#/webhook/endpoint", "code": "not_found", "message": "no endpoint of yours has this id"}
+        raise Problem("validation_failed", "the webhook's endpoint is unknown", errors=[unknown])
+
+
+def check_words(request: JobRequest, held: Services, tenant: str) -> None:
+    """What can be known from the request alone. Raises a `Problem`."""
     known = catalogue.load()
     if request.method not in known.methods:
         raise Problem("unknown_method", f"there is no method {request.method!r}")
@@ -57,12 +76,7 @@ def check_request(request: JobRequest, held: Services, tenant: str) -> None:
     if wrong:
         errors = [error | {"pointer": written_pointer(error["pointer"], request)} for error in wrong]
         raise Problem("validation_failed", "the method does not take this", errors=errors)
-    if request.webhook and Endpoints(held.records, held.store).find(tenant, request.webhook.endpoint) is None:
-        unknown = {"pointer": "#/webhook/endpoint", "code": "not_found", "message": "no endpoint of yours has this id"}
-        raise Problem("validation_failed", "the webhook's endpoint is unknown", errors=[unknown])
-    clip = Assets(held.store).find(tenant, request.input.video.asset)
-    if clip is not None and clip.facts.get("kind", "video") != "video":
-        raise Problem("input.not_video", f"the asset is of kind {clip.facts['kind']}")
+    check_webhook(request.webhook, held, tenant)
 
 
 def with_deadline(request: JobRequest, cancel_after: str | None) -> JobRequest:

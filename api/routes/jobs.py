@@ -65,6 +65,7 @@ def list_all(
     state: Annotated[list[State] | None, Query(description="May be repeated: any of these.")] = None,
     method: Annotated[str | None, Query(max_length=64)] = None,
     label: Annotated[str | None, Query(max_length=200, description="`key` or `key=value`.")] = None,
+    batch_id: Annotated[str | None, Query(max_length=64, description="Only jobs of this batch.")] = None,
     created_after: datetime | None = None,
     changed_since: Annotated[
         str | None, Query(max_length=200, description="`changed_cursor` of an earlier page.")
@@ -75,7 +76,7 @@ def list_all(
     """The caller's jobs, newest first; with `changed_since`, only what changed, in order of change."""
     if created_after is not None and created_after.tzinfo is None:
         created_after = created_after.replace(tzinfo=UTC)
-    query = JobQuery(frozenset(state or ()), method, label, created_after, changed_since, cursor, limit)
+    query = JobQuery(frozenset(state or ()), method, label, created_after, changed_since, cursor, limit, batch_id)
     page = list_jobs(held.records, tenant, query)
     return JobPage(data=tuple(map(job_view, page.items)), next_cursor=page.cursor, changed_cursor=page.changed)
 

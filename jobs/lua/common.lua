@@ -37,14 +37,83 @@ local function touch(id, kind, data)
   return version
 end
 
--- One row for whoever wants to hear of it: the job's own webhook, or endpoints of its tenant (not known yet counts).
-local function outbox(id, to, version)
-  local webhook, tenant = get(id, 'webhook', 'tenant')
+-- One row for whoever wants to hear of it: its own webhook, or endpoints of its tenant (not known yet counts).
+local function outbox(id, tenant, kind, version, webhook, data)
   local named = webhook and webhook ~= ''
   if named or redis.call('EXISTS', P .. 'webhooks:' .. tenant) == 1 or redis.call('EXISTS', P .. 'webhooks-known') == 0 then
     redis.call('XADD', P .. 'outbox', 'MAXLEN', '~', 100000, '*', 'job', id, 'tenant', tenant,
-      'type', 'job.' .. to, 'version', version, 'webhook', webhook or '', 'at', now())
+      'type', kind, 'version', version, 'webhook', webhook or '', 'at', now(), 'data', data or '{}')
   end
+end
+
+-- Every visible change of a batch. The feed has states of jobs: it gets the state of the job that made the change.
+local function touch_batch(id, state)
+  local version = redis.call('HINCRBY', P .. 'batch:' .. id, 'version', 1)
+  local tenant = redis.call('HGET', P .. 'batch:' .. id, 'tenant')
+  redis.call('XADD', P .. 'changes', 'MAXLEN', '~', 10000, '*',
+    'job', id, 'tenant', tenant, 'version', version, 'state', state)
+  return version
+end
+
+-- End the batch once every job of it has ended. While it is rebuilt (`settling`) its counts say nothing yet.
+local function end_batch(id, last)
+  local key = P .. 'batch:' .. id
+  local state, total, ended, cancel, ttl, keep, tenant, webhook, labels, settling = unpack(redis.call('HMGET', key,
+    'state', 'total', 'ended', 'cancel', 'ttl', 'keep', 'tenant', 'webhook', 'labels', 'settling'))
+  if state == 'completed' or state == 'canceled' or settling == '1' or tonumber(ended) < tonumber(total) then
+    return
+  end
+  local at = now()
+  redis.call('HSET', key, 'state', cancel == '1' and 'canceled' or 'completed', 'finished', at, 'expires', at + ttl)
+  redis.call('SREM', P .. 'batches:todo', id)
+  redis.call('ZADD', P .. 'batches:archive', at, id)
+  redis.call('ZADD', P .. 'batches:expiry', at + ttl + keep, tenant .. '/' .. id)
+  redis.call('PEXPIRE', key, ttl + keep)
+  redis.call('DEL', key .. ':active')
+  count('batches_ended')
+  local told = {state = cancel == '1' and 'canceled' or 'completed', counts = {}, labels = cjson.decode(labels)}
+  for name in pairs(TERMINAL) do
+    told.counts[name] = tonumber(redis.call('HGET', key, 'n:' .. name) or 0)
+  end
+  outbox(id, tenant, 'batch.completed', touch_batch(id, last), webhook, cjson.encode(told))
+end
+
+-- A job of a batch went from one state to another: the counts follow. `from` is nil for a new record.
+local function tally(batch, id, from, to)
+  local key = P .. 'batch:' .. batch
+  if redis.call('EXISTS', key) == 0 then
+    return
+  end
+  if from then
+    redis.call('HINCRBY', key, 'n:' .. from, -1)
+  end
+  redis.call('HINCRBY', key, 'n:' .. to, 1)
+  if OWNED[to] then
+    redis.call('SADD', key .. ':active', id)
+  elseif from and OWNED[from] then
+    redis.call('SREM', key .. ':active', id)
+  end
+  if to == 'accepted' then
+    return
+  end
+  touch_batch(batch, to == 'deleted' and from or to)
+  if TERMINAL[to] then
+    redis.call('HINCRBY', key, 'ended', 1)
+    end_batch(batch, to)
+  end
+end
+
+-- Jobs that a batch has not got: never created, or deleted since.
+local function missing(batch)
+  local row, has, total = redis.call('HGETALL', P .. 'batch:' .. batch), 0, 0
+  for i = 1, #row, 2 do
+    if string.sub(row[i], 1, 2) == 'n:' then
+      has = has + row[i + 1]
+    elseif row[i] == 'total' then
+      total = tonumber(row[i + 1])
+    end
+  end
+  return total - has
 end
 
 local function enter_queue(id, at)
@@ -68,7 +137,7 @@ end
 
 -- The only writer of `state`. Refuses what the table does not have; keeps every index in step.
 local function move(id, to, data)
-  local from, pool = get(id, 'state', 'pool')
+  local from, pool, batch = get(id, 'state', 'pool', 'batch')
   local legal = false
   for _, state in ipairs(TRANSITIONS[from]) do
     legal = legal or state == to
@@ -96,9 +165,13 @@ local function move(id, to, data)
     end_job(id, to, at)
   end
   local version = touch(id, 'state', data)
-  outbox(id, to, version)
+  local tenant, webhook = get(id, 'tenant', 'webhook')
+  outbox(id, tenant, 'job.' .. to, version, webhook)
   if TERMINAL[to] then
     event(id, 'end', version, to)
+  end
+  if batch then
+    tally(batch, id, from, to)
   end
 end
 

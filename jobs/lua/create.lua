@@ -1,5 +1,6 @@
 -- id, fields (json), idempotency key or '', request hash, its life in ms, ready (1 queues at once), most ahead or ''
--- answers: created | replay, job | reuse, job | exists | full, places taken
+-- answers: created | replay, job | reuse, job | exists | full, places taken |
+-- canceled: its batch was
 local id, fields, idem, hash, idem_ttl, ready, most = unpack(ARGV)
 local job = cjson.decode(fields)
 local row = P .. 'idem:' .. job.tenant .. ':' .. idem
@@ -11,6 +12,9 @@ if idem ~= '' then
 end
 if redis.call('EXISTS', job_key(id)) == 1 then
   return {'exists', id}
+end
+if job.batch and redis.call('HGET', P .. 'batch:' .. job.batch, 'cancel') == '1' then
+  return {'canceled', id}
 end
 local ahead = redis.call('ZCARD', P .. 'q:pos:' .. job.pool)
 if most ~= '' and ahead > tonumber(most) then
@@ -45,6 +49,9 @@ redis.call('SADD', P .. 'pools', job.pool)
 redis.call('ZADD', P .. 'jobs:' .. job.tenant, created, id)
 count('jobs_created')
 touch(id, 'state')
+if job.batch then
+  tally(job.batch, id, nil, 'accepted')
+end
 if ready == '1' then
   move(id, 'queued')
 end

@@ -12,6 +12,9 @@ redis.call('ZADD', P .. 'jobs:' .. job.tenant, job.created, id)
 local due = job.media_gone == '1' and job.expires + job.keep or job.expires
 redis.call('ZADD', P .. 'expiry', due, job.tenant .. '/' .. id)
 touch(id, 'state')
+if job.batch and redis.call('HGET', P .. 'batch:' .. job.batch, 'settling') == '1' then
+  tally(job.batch, id, nil, job.state)
+end
 redis.call('PEXPIREAT', job_key(id), job.expires + job.keep)
 redis.call('PEXPIREAT', P .. 'ev:' .. id, job.expires + job.keep)
 if idem ~= '' then

@@ -1,5 +1,6 @@
 """Generated requests over the OpenAPI document: no 5xx, no undocumented status, no answer that breaks its schema."""
 
+import httpx
 import hypothesis
 import pytest
 import schemathesis
@@ -14,6 +15,7 @@ from schemathesis.specs.openapi.checks import (
 from api.app import create_app
 from api.client import Client
 from api.settings import ApiSettings
+from jobs import ids
 from jobs.settings import Settings
 
 CHECKS = [
@@ -50,11 +52,15 @@ def test_answers_about_what_is_there_are_documented(operation, served, clip, loc
     with Client(served) as client:
         asset = client.upload(clip)
         job = client.edit(method="frame_by_frame", video=asset.id, prompt="x")
-    local_worker.succeed(job.id)
+    matrix = {"videos": [{"video": {"asset": asset.id}}], "methods": [{"method": "frame_by_frame"}]}
+    batch = httpx.post(f"{served}/v1/batches", json=matrix | {"prompts": [{"target": "x"}]}).json()
+    for ended in (job.id, ids.numbered(ids.JOB, batch["id"], 0)):
+        local_worker.succeed(ended)
     there = {
         "method_id": "frame_by_frame",
         "asset_id": asset.id,
         "job_id": job.id,
+        "batch_id": batch["id"],
         "name": "video.mp4",
         "code": "not_found",
         "endpoint_id": local_delivery.endpoint,
