@@ -21,6 +21,8 @@ class QueueUnavailable(Exception):
     """Redis cannot be reached or refuses writes. Nothing was half done: a script runs whole or not at all."""
 
 
+MOST_CONNECTIONS = 4
+"""Of one process. Threads share them: a command takes a fraction of a millisecond, and Redis serves one at a time."""
 UNREACHABLE = (redis.ConnectionError, redis.TimeoutError)
 REFUSING = ("OOM", "maxmemory", "LOADING", "MISCONF", "READONLY")
 """Words of answers that mean "not now": no memory left, still reading its file, cannot persist, a replica."""
@@ -40,12 +42,14 @@ def available() -> Iterator[None]:
 
 
 def connect(url: str, *, timeout_seconds: float = 2.0) -> Any:
-    """Return a thread-safe client that answers strings and gives up after `timeout_seconds`.
+    """Return a thread-safe client of few connections that answers strings and gives up after `timeout_seconds`.
 
     The type is Any because redis-py types every answer as "value or awaitable of value".
     """
-    return redis.Redis.from_url(
+    pool = redis.BlockingConnectionPool.from_url(
         url,
+        max_connections=MOST_CONNECTIONS,
+        timeout=timeout_seconds / 4,
         decode_responses=True,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=min(1.0, timeout_seconds),
@@ -54,6 +58,7 @@ def connect(url: str, *, timeout_seconds: float = 2.0) -> Any:
         retry=Retry(NoBackoff(), 1),
         retry_on_error=[redis.ConnectionError, redis.TimeoutError],
     )
+    return redis.Redis(connection_pool=pool)
 
 
 def _prelude(numbers: Mapping[str, int]) -> str:

@@ -65,3 +65,8 @@ def registered(kind: str, group: str, name: str) -> str:
 def artifact(kind: str, key: str) -> str:
     """A stage's result; the sidecar lies beside it with `.json`."""
     return f"cas/v1/{kind}/{key[:2]}/{key}.safetensors"
+
+
+def sidecar(place: str) -> str:
+    """Beside an artifact, what is known of it; an artifact without one does not exist yet, or any more."""
+    return place.removesuffix(".safetensors") + ".json"

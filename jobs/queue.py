@@ -67,6 +67,7 @@ def make_app(settings: Settings) -> Celery:
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_send_task_events=False,
         worker_hijack_root_logger=False,
+        broker_pool_limit=2,
         broker_connection_retry_on_startup=True,
         broker_transport_options=_transport(),
     )
@@ -95,6 +96,7 @@ class Bell:
     def __init__(self, settings: Settings) -> None:
         """Prepare a producer; the broker is contacted by the first ring."""
         self._app = make_app(settings)
+        self._reading: Any = None
 
     def ring(
         self, job_id: str, *, pool: str = "default", priority: Priority = "standard", worker: str | None = None
@@ -110,10 +112,14 @@ class Bell:
         return True
 
     def waiting(self, pool: str = "default") -> int:
-        """Return how many messages lie in the pool's queue. Raises OperationalError."""
-        with self._app.connection_for_read() as connection:
-            channel: Any = connection.default_channel
-            return int(channel._size(shared_queue(pool)))
+        """Return how many messages lie in the pool's queue. Raises OperationalError. For one thread at a time."""
+        if self._reading is None:
+            self._reading = self._app.connection_for_read()
+        try:
+            return int(self._reading.default_channel._size(shared_queue(pool)))
+        except Exception:
+            self._reading = None  # the next call connects anew
+            raise
 
     def kill(self, task: str, node: str) -> None:
         """Kill the process that runs this task on this node, if it still does. Raises OperationalError."""

@@ -34,6 +34,7 @@ def creation_fields(
         "webhook": request.webhook.model_dump_json() if request.webhook else "",
         "ttl": int(life * 1000),
         "keep": int(settings.record_ttl_seconds * 1000),
+        "events_ttl": int(min(life, settings.events_ttl_seconds) * 1000),
         "needs": SCHEMA_VERSION,
     }
     within = request.deadline.model_dump(exclude_none=True)

@@ -83,6 +83,8 @@ class Settings(BaseSettings):
     media_ttl_seconds: float = Field(default=7 * DAY, gt=0)
     record_ttl_seconds: float = Field(default=30 * DAY, gt=0)
     """Records outlive their media by this long."""
+    events_ttl_seconds: float = Field(default=DAY, gt=0)
+    """How long the events of an ended job can be resumed; later, a stream begins with its last state."""
     idempotency_ttl_seconds: float = Field(default=DAY, gt=0)
 
     # limits on what comes in
@@ -105,6 +107,12 @@ class Settings(BaseSettings):
     # the stage cache
     cache_memory_bytes: int = Field(default=1 * GIB, ge=0)
     cache_disk_bytes: int = Field(default=20 * GIB, ge=0)
+    cache_store_bytes: int = Field(default=500 * GIB, ge=0)
+    """Quota of the stage cache in the store; beyond it, what was not used for longest goes. 0 = none."""
+    cache_tenant_bytes: int = Field(default=0, ge=0)
+    """The same for each tenant's artifacts."""
+    cache_kind_bytes: dict[str, int] = Field(default_factory=dict)
+    """The same for a kind of artifact, as JSON: `{"invert": 100000000000}`."""
     cache_salt: SecretStr = SecretStr("")
     """Secret mixed with the tenant's name into every cache key, so that keys cannot be guessed across tenants."""
 

@@ -86,6 +86,16 @@ class Sweeps:
         found = self._records.ask("ZRANGEBYSCORE", key, "-inf", now_ms, "LIMIT", 0, BATCH)
         return [(tenant, job_id) for tenant, _, job_id in (member.partition("/") for member in found)]
 
+    def forgotten(self, tenant: str, job_id: str) -> None:
+        """Note that nothing is left of a job."""
+        prefix, ask = self._records.prefix, self._records.ask
+        for index, member in (
+            ("expiry", f"{tenant}/{job_id}"),
+            (f"jobs:{tenant}", job_id),
+            (f"changed:{tenant}", job_id),
+        ):
+            ask("ZREM", prefix + index, member)
+
     def media_gone(self, tenant: str, job_id: str) -> None:
         """Note that the outputs were deleted; without a record, that nothing is left of the job."""
         self._run("media_gone", job_id, tenant)

@@ -3,6 +3,7 @@
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from jobs.artifacts import Artifacts
 from jobs.connection import QueueUnavailable
 from jobs.leases import Claim
 from jobs.records import Records
@@ -33,6 +34,7 @@ class Caches:
         """Open the levels in the settings' data folder."""
         settings = records.settings
         self._records, self._store = records, store
+        self._artifacts = Artifacts(records)
         self._memory: Memory | None = None
         self._disk = Disk(settings.data_dir / "cache", settings.cache_disk_bytes)
 
@@ -51,6 +53,8 @@ class Caches:
             self._disk,
             self._memory,
             flights,
+            self._artifacts,
+            tenant=claim.job.tenant,
             settings=self._records.settings,
             waiting=heart.alive,
             give_up=heart.stop_wanted,

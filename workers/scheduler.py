@@ -15,7 +15,6 @@ from collections.abc import Callable
 import structlog
 from kombu.exceptions import ChannelError, OperationalError
 
-from jobs import layout, manifest
 from jobs.batch_work import Engine, tend
 from jobs.connection import UNREACHABLE, QueueUnavailable
 from jobs.locks import Lock
@@ -28,6 +27,8 @@ from jobs.store import StoreUnavailable, open_store
 from jobs.submission import ring
 from jobs.sweeps import Sweeps
 from workers.outbox import Outbox
+from workers.retention import Retention
+from workers.signs import scheduler_file
 
 TROUBLE = (QueueUnavailable, StoreUnavailable, OperationalError, ChannelError, *UNREACHABLE)
 SURE_TO_RING_AGAIN = 10
@@ -43,19 +44,25 @@ class Scheduler:
         self._records = Records(settings)
         self._sweeps = Sweeps(self._records)
         self._store = open_store(settings)
+        self._retention = Retention(self._records, self._store)
         self._bell = Bell(settings)
         self._outbox = Outbox(settings, self._records, self._store)
         token = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._leadership = Lock(self._records, "leader", token, settings.leader_ttl_seconds)
         self._reap_from = 0.0
         self._reconcile_from = 0.0
+        self._comparing: threading.Thread | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Tick until asked to stop, then give up the leadership."""
+        sign = scheduler_file(self._settings)
+        sign.parent.mkdir(parents=True, exist_ok=True)
         self._outbox.start()
         while not stop.wait(self._settings.scheduler_interval_seconds):
             self._outbox.lead(self.tick())
+            sign.touch()
         self._outbox.stop()
+        sign.unlink(missing_ok=True)
         try:
             self._leadership.free()
         except QueueUnavailable:
@@ -69,10 +76,9 @@ class Scheduler:
         except QueueUnavailable:
             self._give_grace()
             return False
-        for part in (
-            *(self._recover, self._reap, self._expire, self._ring, self._enforce, self._archive, self._retire),
-            self._batches,
-        ):
+        kept = self._retention
+        first = (self._recover, self._reap, self._expire, self._ring, self._enforce)
+        for part in (*first, kept.archive, kept.retire, kept.collect, self._batches):
             self._attempt(part)
         return True
 
@@ -116,34 +122,29 @@ class Scheduler:
             self._bell.kill(overdue.task, overdue.node)
             self._sweeps.end_lease(overdue.job_id, overdue.fence)
 
-    def _archive(self) -> None:
-        for job_id in self._sweeps.ended_unarchived():
-            row = self._records.ask("HGETALL", f"{self._records.prefix}job:{job_id}")
-            if row:
-                manifest.write_ending(self._store, row["tenant"], job_id, row)
-            self._sweeps.archived(job_id)
-
-    def _retire(self) -> None:
-        for tenant, job_id in self._sweeps.lives_ended(int(time.time() * 1000)):
-            job = self._records.find(job_id, tenant)
-            if job is None or job.media_gone:
-                manifest.remove(self._store, tenant, job_id)
-                self._records.ask("ZREM", f"{self._records.prefix}expiry", f"{tenant}/{job_id}")
-                continue
-            self._store.delete_prefix(layout.outputs_folder(tenant, job_id))
-            self._sweeps.media_gone(tenant, job_id)
-
     def _batches(self) -> None:
         tend(Engine(self._records, self._store, self._bell), self._settings.scheduler_interval_seconds)
 
     def _recover(self) -> None:
-        wiped = forgotten(self._records)
-        if not wiped and time.monotonic() < self._reconcile_from:
+        """Compare store and records beside the rounds: reading all manifests may take minutes."""
+        if self._comparing is not None and self._comparing.is_alive():
             return
-        self._sweeps.relink()
+        wiped = forgotten(self._records)
+        if wiped or time.monotonic() >= self._reconcile_from:
+            self._reconcile_from = time.monotonic() + self._settings.reconcile_seconds
+            self._comparing = threading.Thread(target=self._compare, args=(wiped,), name="compare", daemon=True)
+            self._comparing.start()
+
+    def _compare(self, wiped: bool) -> None:
         age = 0.0 if wiped else self._settings.orphan_after_seconds
-        done = recover(self._records, self._store, self._bell, older_than_seconds=age)
-        self._reconcile_from = time.monotonic() + self._settings.reconcile_seconds
+        try:
+            self._sweeps.relink()
+            done = recover(self._records, self._store, self._bell, older_than_seconds=age)
+            self._retention.adopt()
+        except TROUBLE as error:
+            log.warning("store and records cannot be compared, will try again", error=str(error))
+            self._reconcile_from = 0.0
+            return
         if done.queued or done.restored or done.swept:
             log.warning("records rebuilt", queued=done.queued, restored=done.restored, swept=done.swept)
 

@@ -21,6 +21,11 @@ def alive_file(settings: Settings) -> Path:
     return settings.data_dir / "run" / f"{settings.worker_id}.alive"
 
 
+def scheduler_file(settings: Settings) -> Path:
+    """The file that the scheduler touches after every round, for liveness probes: a round that hangs lets it age."""
+    return settings.data_dir / "run" / "scheduler.alive"
+
+
 def busy_file(settings: Settings) -> Path:
     """The file that the child touches all the time while it has a job; it holds the child's process id."""
     return settings.data_dir / "run" / f"{settings.worker_id}.busy"

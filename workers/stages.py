@@ -7,6 +7,7 @@ written last: an artifact without one does not exist yet.
 import json
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from jobs import layout
+from jobs.artifacts import Artifacts
 from jobs.assets import digest_of
+from jobs.connection import QueueUnavailable
 from jobs.settings import Settings
 from jobs.store import ObjectMissing, Store, StoreUnavailable
 from workers import device as devices
@@ -65,8 +68,10 @@ class Stages:
         disk: Disk,
         memory: Memory,
         flights: Flights,
+        artifacts: Artifacts,
         *,
         settings: Settings,
+        tenant: str,
         waiting: Callable[[], None],
         give_up: Callable[[], bool],
         count: Callable[[str], None],
@@ -74,7 +79,7 @@ class Stages:
     ) -> None:
         """Join the levels; `waiting` and `give_up` serve waits for other jobs, `count` takes names of counters."""
         self._store, self._disk, self._memory, self._flights = store, disk, memory, flights
-        self._settings = settings
+        self._artifacts, self._tenant, self._settings = artifacts, tenant, settings
         self._waiting, self._give_up, self._count = waiting, give_up, count
         self._refresh = refresh
 
@@ -88,6 +93,7 @@ class Stages:
             if found is not None:
                 self._flights.end(key)
                 self._count("cache_hits")
+                self._note(lambda: self._artifacts.used(place, self._tenant))
                 return self._own(found)
             if self._flights.begin(key, waiting=self._waiting, give_up=self._give_up):
                 self._count("cache_misses")
@@ -116,7 +122,7 @@ class Stages:
 
     def _from_store(self, place: str) -> Artifact | None:
         try:
-            sidecar = json.loads(self._store.get_bytes(_sidecar(place)))
+            sidecar = json.loads(self._store.get_bytes(layout.sidecar(place)))
             with self._disk.scratch() as path:
                 self._store.get_file(place, path)
                 if digest_of(path) != sidecar["sha256"]:
@@ -133,7 +139,7 @@ class Stages:
     def _spoiled(self, place: str) -> None:
         log.warning("stage cache holds a damaged artifact", key=place)
         self._count("cache_corrupt")
-        self._store.delete(_sidecar(place))
+        self._store.delete(layout.sidecar(place))
         self._store.delete(place)
 
     def _to_store(self, place: str, path: Path, digest: str, tensors: dict[str, torch.Tensor]) -> None:
@@ -150,14 +156,21 @@ class Stages:
                 return
             if not written:
                 self._store.put_file(place, path)
-            self._store.put_bytes(_sidecar(place), json.dumps(facts).encode(), media_type="application/json")
+            self._store.put_bytes(layout.sidecar(place), json.dumps(facts).encode(), media_type="application/json")
+            self._note(lambda: self._artifacts.written(place, self._tenant, path.stat().st_size))
         except StoreUnavailable as error:
             log.warning("stage cache cannot be written", error=str(error))
+
+    @staticmethod
+    def _note(entry: Callable[[], None]) -> None:
+        """Keep the store's account; without it, the artifact is taken up later."""
+        with suppress(QueueUnavailable):
+            entry()
 
     def _abandoned(self, place: str) -> bool:
         """True when a writer died between artifact and sidecar, long enough ago not to be still at it."""
         info = self._store.head(place)
-        if info is None or self._store.head(_sidecar(place)) is not None:
+        if info is None or self._store.head(layout.sidecar(place)) is not None:
             return False
         return (datetime.now(UTC) - info.modified).total_seconds() > ABANDONED_SECONDS
 
@@ -175,10 +188,6 @@ def _private(tensor: torch.Tensor) -> torch.Tensor:
 
 def _size(artifact: Artifact) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in artifact[0].values())
-
-
-def _sidecar(place: str) -> str:
-    return place.removesuffix(".safetensors") + ".json"
 
 
 def _load(path: Path) -> Artifact | None:

@@ -16,19 +16,30 @@ LOOPS = {"scheduler": 3.0, "pod-cost": 6.5}
 HTTP_PORTS = {"api": (8000, "/healthz/live"), "exporter": (9100, "/healthz/live")}
 
 
-def run_file(kind: str) -> Path:
-    """The worker's `alive` or `drain` file, where `workers.shutdown` puts it."""
+def run_file(kind: str, name: str = "") -> Path:
+    """The `alive` or `drain` file of this worker, or of the process called so, where `workers.signs` puts it."""
     data = Path(os.environ.get("REFILM_DATA_DIR", str(Path.home() / ".refilm")))
-    worker = os.environ.get("REFILM_WORKER_ID") or socket.gethostname()
-    return data / "run" / f"{worker}.{kind}"
+    name = name or os.environ.get("REFILM_WORKER_ID") or socket.gethostname()
+    return data / "run" / f"{name}.{kind}"
+
+
+def fresh(path: Path) -> bool:
+    """Whether the file was touched lately."""
+    try:
+        return time.time() - path.stat().st_mtime < ALIVE_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def worker_lives() -> bool:
-    """The worker's parent touches its file every few seconds, with or without Redis."""
-    try:
-        return time.time() - run_file("alive").stat().st_mtime < ALIVE_SECONDS
-    except FileNotFoundError:
-        return False
+    """The worker's parent touches its file every few seconds, with or without Redis, unless its device is broken."""
+    return fresh(run_file("alive"))
+
+
+def scheduler_turns(pid: int) -> bool:
+    """The scheduler touches its file after every round; before the first one ends, whether it moves at all."""
+    sign = run_file("alive", "scheduler")
+    return fresh(sign) if sign.exists() else ticks(pid, LOOPS["scheduler"])
 
 
 def worker_ready() -> bool:
@@ -74,6 +85,8 @@ def main(arguments: list[str]) -> int:
     if kind in HTTP_PORTS:
         port, path = HTTP_PORTS[kind]
         healthy = answers(number or port, path)
+    elif kind == "scheduler":
+        healthy = scheduler_turns(number or 1)
     elif kind in LOOPS:
         healthy = ticks(number or 1, LOOPS[kind])
     else:

@@ -125,13 +125,13 @@ local function enter_queue(id, at)
 end
 
 local function end_job(id, to, at)
-  local ttl, keep, tenant = get(id, 'ttl', 'keep', 'tenant')
+  local ttl, keep, tenant, events = get(id, 'ttl', 'keep', 'tenant', 'events_ttl')
   redis.call('HSET', job_key(id), 'finished', at, 'expires', at + ttl)
   redis.call('ZREM', P .. 'deadlines', id)
   redis.call('ZADD', P .. 'archive', at, id)
   redis.call('ZADD', P .. 'expiry', at + ttl, tenant .. '/' .. id)
   redis.call('PEXPIRE', job_key(id), ttl + keep)
-  redis.call('PEXPIRE', P .. 'ev:' .. id, ttl)
+  redis.call('PEXPIRE', P .. 'ev:' .. id, events or ttl)
   count('jobs_' .. to)
 end
 

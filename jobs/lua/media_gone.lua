@@ -9,5 +9,5 @@ end
 redis.call('ZADD', P .. 'expiry', expires + keep, member)
 redis.call('HSET', job_key(id), 'media_gone', '1', 'outputs', '[]')
 touch(id, 'output')
-redis.call('PEXPIRE', P .. 'ev:' .. id, keep)
+redis.call('PEXPIRE', P .. 'ev:' .. id, (get(id, 'events_ttl')) or keep)
 return 1

@@ -16,7 +16,7 @@ if job.batch and redis.call('HGET', P .. 'batch:' .. job.batch, 'settling') == '
   tally(job.batch, id, nil, job.state)
 end
 redis.call('PEXPIREAT', job_key(id), job.expires + job.keep)
-redis.call('PEXPIREAT', P .. 'ev:' .. id, job.expires + job.keep)
+redis.call('PEXPIRE', P .. 'ev:' .. id, job.events_ttl or job.keep)
 if idem ~= '' then
   local row = P .. 'idem:' .. job.tenant .. ':' .. idem
   redis.call('HSET', row, 'hash', hash, 'job', id)

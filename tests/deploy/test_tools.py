@@ -72,6 +72,19 @@ def test_worker_probe_follows_the_files_of_the_worker(tmp_path, monkeypatch) -> 
     assert (probe.main(["worker"]), probe.main(["worker-ready"])) == (1, 1)
 
 
+def test_scheduler_probe_follows_its_rounds(tmp_path, monkeypatch) -> None:
+    from workers.signs import scheduler_file
+
+    monkeypatch.setenv("REFILM_DATA_DIR", str(tmp_path))
+    probe, sign = tool("probe"), scheduler_file(Settings(data_dir=tmp_path))
+    sign.parent.mkdir()
+    sign.touch()
+    assert probe.main(["scheduler"]) == 0
+    old = time.time() - probe.ALIVE_SECONDS - 1
+    os.utime(sign, (old, old))
+    assert probe.main(["scheduler", str(os.getpid())]) == 1
+
+
 @pytest.mark.parametrize(("code", "healthy"), [("while True: time.sleep(0.2)", True), ("time.sleep(60)", False)])
 def test_loop_probe_tells_a_turning_loop_from_a_hung_one(code, healthy) -> None:
     process = subprocess.Popen([sys.executable, "-c", f"import time\n{code}"])

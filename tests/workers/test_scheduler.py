@@ -1,11 +1,13 @@
 """The scheduler's parts, each against a real Valkey and a real store, without processes."""
 
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from jobs import ids, layout, manifest
+from jobs import ids, layout, manifest, sweeps
+from jobs.artifacts import Artifacts
 from jobs.assets import Assets
 from jobs.leases import Leases, Outcome, Owner
 from jobs.locks import Lock
@@ -18,7 +20,11 @@ from jobs.settings import Settings
 from jobs.states import State
 from jobs.store import Store, open_store
 from jobs.submission import submit
+from tests.conftest import wait_for
+from workers import retention
+from workers.retention import Retention
 from workers.scheduler import Scheduler
+from workers.signs import scheduler_file
 
 OWNER = Owner("w", "w-w@h", "task")
 
@@ -145,13 +151,118 @@ def test_endings_are_archived_and_lives_end_in_two_steps(house: House) -> None:
     assert list(house.store.list("jobs/")) == [] and house.records.redis.zcard("rf:expiry") == 0
 
 
+def test_a_round_archives_and_retires_all_that_is_due(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than a batch, within the round's time; what is left when that is over waits for the next one."""
+    monkeypatch.setattr(sweeps, "BATCH", 3)
+    jobs = [house.submit() for _ in range(10)]
+    for job in jobs:
+        house.records.cancel(job.id, "local")
+    monkeypatch.setattr(retention, "BUDGET_SECONDS", 0.0)
+    house.scheduler._retention.archive()
+    assert house.records.redis.zcard("rf:archive") == 7
+    monkeypatch.setattr(retention, "BUDGET_SECONDS", 60.0)
+    house.scheduler._retention.archive()
+    assert house.records.redis.zcard("rf:archive") == 0
+    assert all(manifest.read_ending(house.store, "local", job.id) for job in jobs)
+    for _ in range(2):
+        house.records.redis.zadd("rf:expiry", {f"local/{job.id}": 1 for job in jobs})
+        house.scheduler._retention.retire()
+    assert list(house.store.list("jobs/")) == []
+    for index in ("expiry", "jobs:local", "changed:local"):
+        assert house.records.redis.zcard(f"rf:{index}") == 0
+
+
+def test_events_of_an_ended_job_go_long_before_its_record(house: House) -> None:
+    job = house.submit()
+    house.records.cancel(job.id, "local")
+    events, record = house.records.redis.pttl(f"rf:ev:{job.id}"), house.records.redis.pttl(f"rf:job:{job.id}")
+    assert 0 < events <= house.settings.events_ttl_seconds * 1000 < record
+
+
+def test_the_scheduler_signs_every_round(house: House) -> None:
+    stop, sign = threading.Event(), scheduler_file(house.settings)
+    quick = Scheduler(house.settings.model_copy(update={"scheduler_interval_seconds": 0.01}))
+    runs = threading.Thread(target=quick.run, args=(stop,))
+    runs.start()
+    wait_for(sign.exists)
+    stop.set()
+    runs.join(20)
+    assert not sign.exists() and not quick._leadership.held()
+
+
+class Shelf:
+    """Artifacts in the store, one letter each."""
+
+    def __init__(self, house: House) -> None:
+        self.house, self.artifacts = house, Artifacts(house.records)
+
+    def put(self, kind: str, letter: str, tenant: str, size: int = 100, *, account: bool = True) -> str:
+        place = layout.artifact(kind, letter * 8)
+        self.house.store.put_bytes(place, b"x" * size)
+        self.house.store.put_bytes(layout.sidecar(place), b"{}")
+        if account:
+            self.artifacts.written(place, tenant, size)
+            wait(0.002)
+        return place
+
+    def left(self) -> str:
+        keys = [info.key for info in self.house.store.list("cas/") if not info.key.endswith(".json")]
+        assert len(list(self.house.store.list("cas/"))) == 2 * len(keys)
+        return "".join(sorted(key.rpartition("/")[2][0] for key in keys))
+
+    def collect(self, **quotas: object) -> str:
+        settings = self.house.settings.model_copy(update={"cache_store_bytes": 0} | quotas)
+        Retention(Records(settings), self.house.store).collect()
+        return self.left()
+
+
+@pytest.fixture
+def shelf(house: House) -> Shelf:
+    return Shelf(house)
+
+
+def test_what_was_not_used_for_longest_goes_first(shelf: Shelf) -> None:
+    places = [shelf.put("invert", letter, "one") for letter in "abcd"]
+    shelf.artifacts.used(places[0], "one")
+    assert shelf.collect() == "abcd"
+    assert shelf.collect(cache_kind_bytes={"invert": 250, "fit": 1}) == "ad"
+    assert shelf.artifacts.sizes() == {"invert": 200}
+    assert shelf.house.records.counters()["cache_evictions"] == 2
+
+
+def test_quotas_of_tenants_and_of_the_whole_store(shelf: Shelf) -> None:
+    shelf.put("fit", "a", "one"), shelf.put("invert", "b", "one"), shelf.put("invert", "c", "two")
+    shelf.put("fit", "d", "two", size=300)
+    assert shelf.collect(cache_tenant_bytes=300) == "abd"
+    assert shelf.collect(cache_store_bytes=450) == "bd"
+    shelf.put("invert", "b", "one", size=50)
+    assert shelf.artifacts.sizes() == {"fit": 300, "invert": 50}
+    shelf.artifacts.forget(layout.artifact("fit", "d" * 8))
+    shelf.artifacts.forget("cas/v1/fit/zz/unknown.safetensors")
+    assert shelf.artifacts.sizes() == {"invert": 50}
+
+
+def test_artifacts_without_an_account_are_taken_up_and_half_written_ones_removed(shelf: Shelf) -> None:
+    known = shelf.put("invert", "a", "one")
+    shelf.put("invert", "b", "", account=False)
+    old, fresh = layout.artifact("fit", "c" * 8), layout.artifact("fit", "d" * 8)
+    for place in (old, fresh):
+        shelf.house.store.put_bytes(place, b"half")
+    os.utime(shelf.house.settings.data_dir / "store" / old, (1, 1))
+    shelf.house.scheduler._retention.adopt()
+    assert shelf.artifacts.sizes() == {"invert": 200}
+    assert shelf.house.store.head(old) is None and shelf.house.store.head(fresh) is not None
+    assert shelf.house.records.redis.hget("rf:cas:owner", known) == "one"
+
+
 def test_a_wiped_redis_is_rebuilt_by_the_next_tick(house: House) -> None:
     job = house.submit()
     house.scheduler.tick()
     house.records.redis.flushall()
     house.scheduler.tick()
+    house.scheduler._comparing.join(20)
     assert house.records.get(job.id).state == State.QUEUED
-    assert house.bell.waiting() == 1
+    assert house.bell.waiting() >= 1
 
 
 def test_only_one_replica_leads_until_it_is_gone(house: House) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from jobs import layout
+from jobs.artifacts import Artifacts
 from jobs.assets import digest_of
 from jobs.records import Records
 from jobs.settings import Settings
@@ -37,6 +38,8 @@ class Worker:
             self.disk,
             self.memory,
             self.flights,
+            Artifacts(self.records),
+            tenant="local",
             settings=Settings(),
             waiting=lambda: None,
             give_up=lambda: False,
@@ -66,6 +69,7 @@ def test_another_worker_finds_what_one_has_put(workers: tuple[Worker, Worker]) -
     assert second.disk.get(PLACE) is not None
     assert second.counts == {"cache_hits": 1}
     assert second.stages.get("prepare", KEY) is None
+    assert Artifacts(first.records).sizes() == {"invert": first.store.head(PLACE).size_bytes}
 
 
 def test_writing_to_a_found_tensor_reaches_nobody(workers: tuple[Worker, Worker]) -> None:
