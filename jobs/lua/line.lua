@@ -19,8 +19,8 @@ local function turn_now()
 end
 
 local function place_of(id)
-  local pool, tier, tenant, group, created = get(id, 'pool', 'priority', 'tenant', 'group', 'created')
-  return pool, tier, tenant, group or '', created
+  local pool, tier, tenant, created, group, batch = get(id, 'pool', 'priority', 'tenant', 'created', 'group', 'batch')
+  return pool, tier, tenant, group or batch or '', created
 end
 
 function line.join(id)
