@@ -1,7 +1,7 @@
 """Every request of the API as a value: shared by the synchronous and the asynchronous client."""
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -106,6 +106,10 @@ def method(method_id: str) -> Call[MethodView]:
     return Call("GET", f"/v1/methods/{method_id}", lambda response: MethodView.model_validate(response.json()))
 
 
+def _references(given: str | Sequence[str]) -> dict[str, str] | list[dict[str, str]]:
+    return {"asset": given} if isinstance(given, str) else [{"asset": one} for one in given]
+
+
 def edit_body(
     *,
     method: str,
@@ -114,13 +118,16 @@ def edit_body(
     source_prompt: str = "",
     negative_prompt: str = "",
     params: Mapping[str, Any] | None = None,
-    files: Mapping[str, str] | None = None,
+    files: Mapping[str, str | Sequence[str]] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """The body of POST /v1/edits. `video` and the values of `files` are asset ids; `options` go to the top level."""
+    """The body of POST /v1/edits; `options` go to the top level.
+
+    `video` and the values of `files` are asset ids; an input that takes several files gets a list of them.
+    """
     assets: dict[str, Any] = {"video": {"asset": video}}
     if files:
-        assets["files"] = {name: {"asset": value} for name, value in files.items()}
+        assets["files"] = {name: _references(given) for name, given in files.items()}
     words = {"target": prompt, "source": source_prompt, "negative": negative_prompt}
     body: dict[str, Any] = {
         "method": method,

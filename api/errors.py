@@ -81,18 +81,12 @@ JOB_STATUS: Mapping[str, int] = {
     "deadline_finish": 504,
 }
 REFUSED_BY_CALLER = 422
-HINTS: Mapping[str, str] = {
-    "input.decode_failed": "is the file complete?",
-    "input.too_long": "cut it before you upload it",
-    "input.too_large_frame": "scale it down before you upload it",
-    "gpu.out_of_memory": "use fewer frames or a smaller size",
-}
 
 
 def _job_kind(code: str) -> Kind:
     facts = JOB_CODES[code]
     status = JOB_STATUS.get(code, REFUSED_BY_CALLER)
-    return Kind(status, facts.title, facts.retryable, HINTS.get(code, ""), facts.billed, facts.fixed_by)
+    return Kind(status, facts.title, facts.retryable, facts.hint, facts.billed, facts.fixed_by)
 
 
 KINDS: Mapping[str, Kind] = {code: _job_kind(code) for code in JOB_CODES} | dict(HTTP_KINDS)

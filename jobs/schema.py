@@ -99,11 +99,10 @@ class JobError(Record):
 
     @classmethod
     def of(cls, code: str, detail: str = "", **more: object) -> Self:
-        """Build an error from its code; title and `retryable` come from the table. Raises KeyError if unknown."""
+        """Build an error from its code; what is not given comes from the table. Raises KeyError if unknown."""
         facts = JOB_CODES[code]
-        return cls.model_validate(
-            {"code": code, "title": facts.title, "detail": detail, "retryable": facts.retryable} | more
-        )
+        known = {"code": code, "title": facts.title, "detail": detail, "retryable": facts.retryable}
+        return cls.model_validate(known | more | {"hint": more.get("hint") or facts.hint})
 
     def dump(self) -> str:
         """Return the JSON that scripts take: without empty lists, which Lua cannot tell from empty objects."""

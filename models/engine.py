@@ -52,11 +52,12 @@ class StageReport:
 
 @dataclass(frozen=True)
 class Result:
-    """An edited video, how each stage went, and what the caller should know."""
+    """An edited video, how each stage went, what the caller should know, and the clip as it was edited."""
 
     video: Video
     stages: tuple[StageReport, ...]
     warnings: tuple[Warned, ...]
+    source: Clip
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def _stages(current: Run) -> Result:
         values[stage] = value
         reports.append(report)
         warnings += [item for item in warned if item not in warnings]
-    return Result(values["decode"], tuple(reports), tuple(warnings))
+    return Result(values["decode"], tuple(reports), tuple(warnings), values["prepare"])
 
 
 def _unread(current: Run) -> list[Warned]:

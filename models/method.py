@@ -13,7 +13,7 @@ from models.backbones import vocabulary
 from models.backbones.sd import Preset
 from models.context import Context
 from models.errors import InvalidParams, MissingCondition
-from models.params import Stage, VideoParams
+from models.params import Stage, VideoParams, Widget
 from models.types import Clip, File, Fitted, Frames, Latents, Trajectory, Video
 
 VERSION = 1
@@ -28,9 +28,13 @@ ImageFile = Annotated[File, _file_schema("image")]
 AudioFile = Annotated[File, _file_schema("audio")]
 
 
-def asset(default: Any = ..., *, stage: Stage, **constraints: Any) -> Any:
-    """Declare one file the caller brings, and the earliest stage that reads it (``ctx.inputs[name]``)."""
-    return Field(default, json_schema_extra={"x-stage": stage}, **constraints)
+def asset(default: Any = ..., *, stage: Stage, widget: Widget | None = None, **constraints: Any) -> Any:
+    """Declare one file the caller brings, the earliest stage that reads it (``ctx.inputs[name]``), and how it is made.
+
+    ``widget="mask"`` lets the caller paint an image on the clip.
+    """
+    drawn: dict[str, Any] = {} if widget is None else {"x-widget": widget}
+    return Field(default, json_schema_extra={"x-stage": stage, **drawn}, **constraints)
 
 
 class VideoInput(BaseModel):

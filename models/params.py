@@ -12,6 +12,19 @@ from pydantic import BaseModel, ConfigDict, Field
 Stage = Literal["prepare", "fit", "invert", "edit", "decode"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
+Widget = Literal["prompt", "slider", "boxes", "points", "trajectory", "mask"]
+"""The form controls a field may ask for. Places are fractions 0…1 of the frame's width and height, x first:
+
+- ``prompt``: text of several lines, one of the words an edit is described with.
+- ``slider``: a number with both ends.
+- ``boxes``: objects, each a list of (left, top, right, bottom). One box holds for the whole clip; several are spread
+  evenly over it, the first on the first frame and the last on the last.
+- ``points``: (x, y) on one frame, or (x, y, to x, to y) for a point that is dragged somewhere.
+- ``trajectory``: paths, each a list of (x, y) spread evenly over the clip.
+- ``mask``: an image file, white where the clip may change. A list of images is spread like boxes, each holds until the
+  next.
+"""
+
 
 def param(
     default: Any,
@@ -19,15 +32,22 @@ def param(
     stage: Stage,
     unit: str | None = None,
     advanced: bool = False,
-    widget: str | None = None,
+    widget: Widget | None = None,
+    labels: tuple[str, ...] = (),
+    keyframe: str | None = None,
     **constraints: Any,
 ) -> Any:
     """Declare one parameter: its default (``...`` = required), the earliest stage that may read it, and its bounds.
 
-    ``unit`` is shown beside the field, ``advanced`` folds it away, ``widget`` names a form control (``prompt``,
-    ``slider`` …). The docstring below the field is its help text.
+    ``unit`` is shown beside the field, ``advanced`` folds it away, ``widget`` names a form control. ``labels`` are
+    lists of texts with one entry for each thing drawn here, ``keyframe`` the number (from 0) of the frame it is drawn
+    on: fields of the same method that the control fills in too. The docstring below the field is its help text.
     """
     extra: dict[str, Any] = {"x-stage": stage, "x-advanced": advanced}
+    if labels:
+        extra["x-labels"] = list(labels)
+    if keyframe is not None:
+        extra["x-keyframe"] = keyframe
     if unit is not None:
         extra["x-unit"] = unit
     if widget is not None:

@@ -8,9 +8,11 @@ from pathlib import Path
 from jobs.schema import Notice, StageProgress
 from jobs.settings import Settings
 from models import engine, video
+from models.errors import Cancelled
 from models.method import validated
 from models.types import File, Video
 from workers import device as devices
+from workers import series
 from workers.warm import Warm
 from workers.work import Edit, Hooks, Made, MadeFile
 
@@ -48,7 +50,7 @@ def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
         )
         spent = time.monotonic() - began
         return Made(
-            files=(_write(result.video, task),),
+            files=(_write(result.video, task), *_metrics(result, backbone.checkpoint, task, hooks)),
             stages=tuple(map(_account, result.stages)),
             warnings=tuple(Notice(code=item.code, message=item.message) for item in result.warnings),
             checkpoint=backbone.checkpoint,
@@ -85,6 +87,19 @@ def _write(made: Video, task: Edit) -> MadeFile:
     video.write(path, made.frames, made.fps, audio_from=sound, start_seconds=start, size=(made.width, made.height))
     frames = len(made.frames)
     return MadeFile(path, MEDIA_TYPES[task.container], made.width, made.height, frames, made.fps)
+
+
+def _metrics(result: engine.Result, checkpoint: str, task: Edit, hooks: Hooks) -> tuple[MadeFile, ...]:
+    """Return the edit's figures frame by frame, as a second file. Raises Cancelled."""
+
+    def alive(done: int, pairs: int) -> None:
+        hooks.tell("publish", "running", done, pairs)
+        if hooks.cancelled():
+            raise Cancelled("stopped while the edit was measured")
+
+    facts = {"checkpoint": checkpoint, "prompt": str(task.params.get("prompt", "")), "alive": alive}
+    path = series.write(task.folder, result.video.frames, result.source.frames, result.video.fps, **facts)
+    return () if path is None else (MadeFile(path, "application/json", frames=len(result.video.frames)),)
 
 
 def _account(report: engine.StageReport) -> StageProgress:

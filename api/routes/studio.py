@@ -19,7 +19,7 @@ ROUTER = router("studio")
 API = Path(__file__).parents[1]
 DIST = API / "web" / "dist"
 SAMPLES = {"sample.mp4": "video/mp4", "sample.json": "application/json"}
-TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".webp": "image/webp"}
 FOREVER = "public, max-age=31536000, immutable"
 ANY_S3 = "https://*.amazonaws.com"
 Name = Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]

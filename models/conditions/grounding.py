@@ -34,6 +34,11 @@ def _has_area(box: tuple[float, float, float, float]) -> tuple[float, float, flo
 
 
 Box = Annotated[tuple[Fraction, Fraction, Fraction, Fraction], AfterValidator(_has_area)]
+Boxes = Annotated[
+    tuple[Annotated[tuple[Box, ...], Field(min_length=1)], ...],
+    Field(min_length=1, max_length=MAX_OBJECTS, examples=[[[[0.2, 0.2, 0.8, 0.9]]]]),
+]
+"""Objects, each with the boxes it has over the clip: one, or several spread evenly."""
 
 
 def per_frame(boxes: Sequence[Sequence[Box]], frames: int) -> Float[Tensor, "f m 4"]:

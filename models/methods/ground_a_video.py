@@ -31,7 +31,6 @@ from models.attention.installed import installed
 from models.backbones import sd
 from models.backbones.backbone import Backbone
 from models.conditions import grounding, optical_flow
-from models.conditions.grounding import Box
 from models.context import Context
 from models.guidance import cfg
 from models.inversion import ddim, null_text
@@ -61,9 +60,7 @@ class GroundAVideo(Method):
     class Params(cfg.Params, null_text.Params, VideoParams):
         """Boxes and phrases, inversion, guidance, and what is kept."""
 
-        boxes: tuple[Annotated[tuple[Box, ...], Field(min_length=1)], ...] = param(
-            ..., min_length=1, max_length=grounding.MAX_OBJECTS, stage="invert", examples=[[[[0.2, 0.2, 0.8, 0.9]]]]
-        )
+        boxes: grounding.Boxes = param(..., stage="invert", widget="boxes", labels=("source_phrases", "phrases"))
         """For each object its boxes (left, top, right, bottom; fractions): one, or several spread over the clip."""
         source_phrases: tuple[Phrase, ...] | None = param(None, stage="invert", examples=[["a blue car"]])
         """What is in each box of the source; left out, the inversion knows nothing of objects."""

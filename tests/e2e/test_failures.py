@@ -24,7 +24,7 @@ def test_a_killed_worker_costs_an_attempt_and_no_finished_stage(stack, client, e
     assert [attempt.ended for attempt in last.attempts] == ["worker_lost", "succeeded"]
     stages = {stage.name: stage for stage in last.progress.stages}
     assert (stages["prepare"].cache, stages["invert"].cache) == ("hit", "hit")
-    assert len(last.outputs) == 1
+    assert [output.name for output in last.outputs] == ["output.mp4", "metrics.json"]
     kept = [path for path in (stack.data_dir / "store" / "out" / "local" / job.id).rglob("*.mp4")]
     assert len(kept) == 1
 

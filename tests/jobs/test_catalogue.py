@@ -150,3 +150,10 @@ def test_every_job_code_is_explained() -> None:
         assert (error.title, error.retryable) == (facts.title, facts.retryable)
     with pytest.raises(KeyError):
         JobError.of("no_such_code")
+
+
+def test_an_error_always_says_what_to_do_its_own_advice_first() -> None:
+    for code in JOB_CODES:
+        assert JobError.of(code).hint, code
+    assert JobError.of("input.no_frames", "too short", hint="").hint == JOB_CODES["input.no_frames"].hint
+    assert JobError.of("input.no_frames", hint="begin at 0").hint == "begin at 0"

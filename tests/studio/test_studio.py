@@ -36,6 +36,52 @@ def test_upload_edit_progress_compare_download(page, start, client, tmp_path):
         assert sum(1 for _ in container.decode(video=0)) == 6
 
 
+def test_figures_of_every_frame_are_drawn_and_can_be_read(page, start):
+    start("a brown ball")
+    has_ended(page, "succeeded")
+    plot = page.get_by_role("slider", name="Frame on the plot of warp error")
+    plot.wait_for()
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_label("Frame", exact=True).fill("0")
+    plot.focus()
+    plot.press("ArrowRight")
+    page.get_by_text("2 / 6").wait_for()
+    assert plot.get_attribute("aria-valuenow") == "2"
+    shown = page.locator(".plot-value").inner_text()
+    assert shown in plot.get_attribute("aria-valuetext")
+    page.get_by_text("Warp error as a table").click()
+    rows = page.locator(".plot-table tbody tr")
+    assert rows.count() == 6 and rows.nth(0).inner_text().split() == ["1", "–"]
+    assert rows.nth(1).inner_text().split() == ["2", shown]
+    box = plot.bounding_box()
+    page.mouse.click(box["x"] + box["width"] - 2, box["y"] + 20)
+    page.get_by_text("6 / 6").wait_for()
+    page.get_by_label("Figure to plot").select_option("PSNR to source")
+    assert rows.nth(0).inner_text().split()[1] != "–"
+
+
+def test_results_of_one_clip_play_in_lock_step_beside_each_other(page, start):
+    for prompt in ("a silver ball", "a golden ball"):
+        start(prompt)
+        has_ended(page, "succeeded")
+        page.get_by_role("link", name="Change and edit again").click()
+        page.get_by_text("6 frames").wait_for()
+    page.go_back()
+    page.get_by_role("button", name="Side by side").click()
+    page.get_by_role("group", name="Compare with").get_by_role("button", name="a silver ball").first.click()
+    page.locator(".films video").nth(2).wait_for()
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_label("Frame", exact=True).fill("4")
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.films video')].every(one => Math.round(one.currentTime * 8 - 0.5) === 4)"
+    )
+    assert page.locator(".films video").count() == 3
+    assert page.locator(".plot-legend li").count() == 2
+    page.get_by_role("button", name="Side by side").click()
+    page.get_by_label("Wipe").wait_for()
+    assert page.locator(".films video").count() == 2
+
+
 def test_a_second_prompt_says_what_the_cache_saved(page, start):
     start("a green ball", 4)
     has_ended(page, "succeeded")
@@ -131,7 +177,7 @@ def test_the_library_filters_searches_and_deletes(page, start, client, stack):
 def test_the_sample_brings_its_words(page):
     page.get_by_role("button", name="Use the sample").click()
     page.get_by_text("16 frames").wait_for()
-    assert "car" in page.locator("#f-source_prompt").input_value()
+    assert "fox" in page.locator("#f-source_prompt").input_value()
 
 
 def test_the_code_says_what_is_sent(page, fill):

@@ -62,7 +62,10 @@ STEPS = {"num_inference_steps": 3, "num_inversion_steps": 3}
 def test_a_clip_is_edited_published_and_the_next_prompt_reuses_its_inversion(house: House, clip: bytes) -> None:
     first = house.run(house.submit(clip, prompt={"target": "a red car", "source": "a car"}, params=STEPS))
     assert first.error is None and first.state == "succeeded"
-    (output,) = first.outputs
+    output, figures = first.outputs
+    assert (figures.name, figures.media_type, figures.frames) == ("metrics.json", "application/json", 4)
+    measured = json.loads(house.runner.store.get_bytes(figures.key))
+    assert measured["series"][0]["key"] == "refilm.warp_mse@dis" and len(measured["series"][0]["values"]) == 4
     assert (output.width, output.height, output.frames, output.fps) == (64, 64, 4, 8.0)
     path = house.folder / "result.mp4"
     house.runner.store.get_file(output.key, path)

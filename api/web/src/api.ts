@@ -80,7 +80,12 @@ export const job = (id: string): Promise<Job> => json(`v1/jobs/${id}`);
 export const cancel = (id: string): Promise<Job> => json(`v1/jobs/${id}/cancel`, post());
 export const retry = (id: string): Promise<Job> => json(`v1/jobs/${id}/retry`, post(undefined, once()));
 export const remove = (id: string): Promise<Response> => request(`v1/jobs/${id}`, { method: "DELETE" });
-export function jobs(states: string[], cursor: string | null, limit = 24): Promise<JobPage> {
+export interface Wanted {
+  states?: string[];
+  cursor?: string | null;
+  limit?: number;
+}
+export function jobs({ states = [], cursor = null, limit = 24 }: Wanted): Promise<JobPage> {
   const query = new URLSearchParams({ limit: String(limit) });
   states.forEach((state) => query.append("state", state));
   if (cursor) query.set("cursor", cursor);

@@ -3,6 +3,9 @@
 import { useState } from "preact/hooks";
 import { itemOf, POSITIONS, rangeOf, toPosition, toValue, type Field } from "./schema";
 import { plain, spoken } from "./text";
+import { Boxes } from "./widgets/boxes";
+import { Points } from "./widgets/points";
+import { Trajectory } from "./widgets/trajectory";
 
 interface Props {
   field: Field;
@@ -12,7 +15,7 @@ interface Props {
   note?: string;
 }
 
-type Control = Omit<Props, "note" | "wrong"> & { id: string; described: string; invalid: boolean };
+export type Control = Omit<Props, "note" | "wrong"> & { id: string; described: string; invalid: boolean };
 
 export function FieldRow({ field, value, set, wrong, note }: Props) {
   const id = `f-${field.name}`;
@@ -26,10 +29,7 @@ export function FieldRow({ field, value, set, wrong, note }: Props) {
   return (
     <div class={`field kind-${field.kind}`} data-field={field.name}>
       <div class="field-head">
-        <label for={id}>
-          {spoken(field.name)}
-          {field.required && <span class="needed"> needed</span>}
-        </label>
+        <Name field={field} id={id} />
         {changed && (
           <button type="button" class="reset" onClick={reset}>
             reset<span class="hidden"> {spoken(field.name)}</span>
@@ -46,8 +46,26 @@ export function FieldRow({ field, value, set, wrong, note }: Props) {
   );
 }
 
+const DRAWN = ["boxes", "points", "trajectory"];
+
+function Name({ field, id }: { field: Field; id: string }) {
+  const name = (
+    <>
+      {spoken(field.name)}
+      {field.required && <span class="needed"> needed</span>}
+    </>
+  );
+  return DRAWN.includes(field.kind) ? <strong id={`${id}-name`}>{name}</strong> : <label for={id}>{name}</label>;
+}
+
 function ControlOf(props: Control) {
   switch (props.field.kind) {
+    case "boxes":
+      return <Boxes {...props} />;
+    case "points":
+      return <Points {...props} />;
+    case "trajectory":
+      return <Trajectory {...props} />;
     case "choice":
       return <Choice {...props} />;
     case "switch":

@@ -1,10 +1,12 @@
 /** The methods to choose from: what each does in a line, what it needs, and how long it takes by the stages it has. */
 
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { filesOf } from "./schema";
 import { spoken, titled } from "./text";
 import type { Method, MethodSummary } from "./types";
+
+const STRIPS = import.meta.glob<string>("./strips/*.webp", { eager: true, query: "?url", import: "default" });
 
 /** Tuning takes longest, then inversion; without either a method only denoises. */
 export function speed(method: Method): { name: string; title: string } {
@@ -41,6 +43,14 @@ export function Gallery({ methods, chosen, choose }: Props) {
     for (let lane = 0; lane < 3; lane += 1) void work();
     return () => void (gone = true);
   }, [methods]);
+  const cards = useRef<HTMLDivElement>(null);
+  const seen = useRef(false);
+  useEffect(() => {
+    const card = cards.current?.querySelector<HTMLElement>(`[data-method="${chosen}"]`);
+    if (!card || !cards.current || seen.current) return;
+    seen.current = true; // once: what was chosen before the page came is brought into view
+    cards.current.scrollTop = Math.max(0, card.offsetTop - 12);
+  }, [chosen, methods]);
   const wanted = search.toLowerCase();
   const shown = methods.filter((entry) => `${entry.id} ${entry.title} ${entry.paper?.title ?? ""}`.toLowerCase().includes(wanted));
   return (
@@ -48,7 +58,7 @@ export function Gallery({ methods, chosen, choose }: Props) {
       {methods.length > 6 && (
         <input type="search" aria-label="Search methods" placeholder="Search methods" value={search} onInput={(event) => setSearch((event.target as HTMLInputElement).value)} />
       )}
-      <div class="cards" role="radiogroup" aria-label="Method">
+      <div class="cards" ref={cards} role="radiogroup" aria-label="Method">
         {shown.map((entry) => (
           <Card key={entry.id} entry={entry} method={details[entry.id]} chosen={entry.id === chosen} choose={choose} />
         ))}
@@ -60,8 +70,14 @@ export function Gallery({ methods, chosen, choose }: Props) {
 
 function Card({ entry, method, chosen, choose }: { entry: MethodSummary; method?: Method; chosen: boolean; choose: Props["choose"] }) {
   const { name, line } = titled(entry.title, entry.id);
+  const strip = STRIPS[`./strips/${entry.id}.webp`];
   return (
     <label class="card" data-method={entry.id}>
+      {strip && (
+        <span class="card-strip">
+          <img src={strip} alt="" width={460} height={112} loading="lazy" decoding="async" />
+        </span>
+      )}
       <input type="radio" name="method" value={entry.id} checked={chosen} onChange={() => choose(entry.id)} aria-labelledby={`m-${entry.id}`} aria-describedby={`d-${entry.id}`} />
       <span class="card-name" id={`m-${entry.id}`}>
         {name} {entry.paper?.venue && <span class="venue">{entry.paper.venue}</span>}

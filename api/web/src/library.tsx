@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { stateName } from "./job";
 import { ago, spoken } from "./text";
-import { ended, type Job } from "./types";
+import { ended, isPicture, type Job } from "./types";
 
 const FILTERS: Record<string, string[]> = {
   all: [],
@@ -32,7 +32,7 @@ export function Library({ fail }: { fail: (error: unknown) => void }) {
     let rows: Job[] = [];
     let next: string | null = null;
     for (let page = 0; page < pages.current; page += 1) {
-      const answer = await api.jobs(FILTERS[filter] ?? [], next);
+      const answer = await api.jobs({ states: FILTERS[filter], cursor: next });
       rows = rows.concat(answer.data);
       next = answer.next_cursor;
       if (!next) break;
@@ -133,7 +133,7 @@ function Row({ job, remove }: { job: Job; remove: (job: Job) => void }) {
 function Thumbnail({ job }: { job: Job }) {
   const place = useRef<HTMLSpanElement>(null);
   const [url, setUrl] = useState("");
-  const output = job.state === "succeeded" ? job.outputs[0] : undefined;
+  const output = job.state === "succeeded" ? job.outputs.find(isPicture) : undefined;
   const path = output?.url ?? (job.metadata.studio ? `v1/assets/${job.metadata.studio.video}/content` : "");
   useEffect(() => {
     const stop = new AbortController();

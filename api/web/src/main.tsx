@@ -7,6 +7,7 @@ import { JobPage } from "./job";
 import { Library } from "./library";
 import { NewEdit } from "./new";
 import "./style.css";
+import "./drawn.css";
 
 const THEMES = ["auto", "light", "dark"] as const;
 type Theme = (typeof THEMES)[number];

@@ -6,60 +6,36 @@ import { ClipChooser, type Clip, type Sample } from "./clip";
 import { Code } from "./code";
 import { Form } from "./form";
 import { Gallery } from "./gallery";
-import { complaint, fieldsOf, filesOf, takesTrim, WORDS } from "./schema";
+import { bodyOf, fieldAt, noted, starting, type Files, type Values } from "./request";
+import { complaint, fieldsOf, filesOf, takesTrim } from "./schema";
 import { stageName, titled } from "./text";
-import type { Asset, EditBody, Job, Method, MethodSummary } from "./types";
+import type { Job, Method, MethodSummary, Note } from "./types";
+import { useFiles } from "./use_files";
 
-type Values = Record<string, unknown>;
-
-/** The request of these choices. Only what differs from the method's defaults is sent. */
-export function bodyOf(method: Method, values: Values, clip: Clip | null, files: Record<string, Asset>): EditBody {
-  const body: EditBody = { method: method.id, input: { video: { asset: clip?.asset.id ?? "ast_…" } }, prompt: {}, params: {} };
-  for (const field of fieldsOf(method)) {
-    const value = values[field.name];
-    if (value === undefined || JSON.stringify(value) === JSON.stringify(field.initial)) continue;
-    const word = WORDS[field.name];
-    if (!word) body.params[field.name] = value;
-    else if (value !== "") body.prompt[word] = String(value);
-  }
-  if (clip && takesTrim(method) && (clip.start > 0 || clip.end !== null))
-    body.input.trim = { start: clip.start, ...(clip.end === null ? {} : { end: clip.end }) };
-  const brought = filesOf(method).flatMap(({ name }) => (files[name] ? [[name, { asset: files[name].id }] as const] : []));
-  if (brought.length) body.input.files = Object.fromEntries(brought);
-  return body;
-}
-
-const starting = (method: Method, kept: Values): Values =>
-  Object.fromEntries(fieldsOf(method).map((field) => [field.name, field.name in WORDS ? (kept[field.name] ?? field.initial) : field.initial]));
-
-/** `#/input/files/mask/asset` or `#/prompt/target` as the name of the field it is about. */
-export function fieldAt(pointer: string): string {
-  const parts = pointer.replace(/^#\//, "").split("/");
-  if (parts[0] === "prompt") return Object.keys(WORDS).find((name) => WORDS[name] === parts[1]) ?? "prompt";
-  if (parts[0] === "input" && parts[1] === "files") return parts[2] ?? "";
-  return parts[0] === "params" ? (parts[1] ?? "") : (parts[0] ?? "");
-}
-
-function noted(values: Values, clip: Clip, body: EditBody): EditBody {
-  const short = (value: unknown) => String(value ?? "").slice(0, 300);
-  const studio = { video: clip.asset.id, name: clip.asset.name.slice(0, 120), start: clip.start, target: short(values.prompt), source: short(values.source_prompt), params: body.params };
-  const room = JSON.stringify(studio).length < 2500 ? studio : { ...studio, params: {} };
-  return { ...body, metadata: { studio: room } };
+/** Files of an earlier job, those that are still there. */
+async function again(note: Note): Promise<Files> {
+  const found = Object.entries(note.files ?? {}).map(async ([name, ids]) => {
+    const assets = await Promise.all(ids.map(async (id) => ({ asset: await api.asset(id), url: await api.media(`v1/assets/${id}/content`) })));
+    return [name, assets] as const;
+  });
+  return Object.fromEntries((await Promise.allSettled(found)).flatMap((one) => (one.status === "fulfilled" ? [one.value] : [])));
 }
 
 export function NewEdit({ from, fail }: { from: string; fail: (error: unknown) => void }) {
   const [methods, setMethods] = useState<MethodSummary[]>([]);
+  const [picked, setPicked] = useState(""); // at once, its description follows
   const [method, setMethod] = useState<Method | null>(null);
   const [values, setValues] = useState<Values>({});
   const [clip, setClip] = useState<Clip | null>(null);
-  const [files, setFiles] = useState<Record<string, Asset>>({});
   const [wrong, setWrong] = useState<Record<string, string>>({});
   const [busy, setBusy] = useState(false);
   const form = useRef<HTMLFormElement>(null);
   const latest = useRef("");
+  const { actions, put, settled } = useFiles((name, why) => setWrong((old) => ({ ...old, [name]: why })));
 
   const choose = async (id: string, given: Values = {}) => {
     latest.current = id;
+    setPicked(id);
     const found = await api.method(id);
     if (latest.current !== id) return;
     setWrong({});
@@ -71,11 +47,12 @@ export function NewEdit({ from, fail }: { from: string; fail: (error: unknown) =
     setMethods(known);
     const old = from ? await api.job(from) : null;
     const note = old?.metadata.studio;
-    const first = old?.method ?? known.find(({ id }) => id === "frame_by_frame")?.id ?? known[0]?.id;
+    const first = old?.method ?? known.find(({ id }) => id === "tokenflow")?.id ?? known[0]?.id;
     if (first) await choose(first, note ? { ...note.params, prompt: note.target, source_prompt: note.source } : {});
     if (!note) return;
     const asset = await api.asset(note.video);
-    setClip({ asset, url: await api.media(`v1/assets/${note.video}/content`), start: note.start, end: null });
+    setClip({ asset, url: await api.media(`v1/assets/${note.video}/content`), start: note.start, end: note.end ?? null });
+    put(await again(note));
   };
   useEffect(() => void start().catch(fail), []);
 
@@ -84,21 +61,12 @@ export function NewEdit({ from, fail }: { from: string; fail: (error: unknown) =
     setValues((old) => ({ ...old, [name]: value }));
     setWrong(({ [name]: _, ...others }) => others);
   };
-  const setFile = async (name: string, file: File | null) => {
-    if (!file) return setFiles(({ [name]: _, ...others }) => others);
-    try {
-      const asset = await api.upload(file, file.name, () => undefined);
-      setFiles((old) => ({ ...old, [name]: asset }));
-    } catch (error) {
-      setWrong((old) => ({ ...old, [name]: error instanceof Error ? error.message : "could not be sent" }));
-    }
-  };
-  const body = useMemo(() => method && bodyOf(method, values, clip, files), [method, values, clip, files]);
+  const body = useMemo(() => method && bodyOf(method, values, clip, actions.files), [method, values, clip, actions.files]);
 
   const show = (found: Record<string, string>) => {
     setWrong(found);
     requestAnimationFrame(() => {
-      const first = form.current?.querySelector<HTMLElement>("[aria-invalid=true]");
+      const first = form.current?.querySelector<HTMLElement>("[aria-invalid=true], [data-invalid=true]");
       first?.closest("details")?.setAttribute("open", "");
       first?.focus();
     });
@@ -108,15 +76,19 @@ export function NewEdit({ from, fail }: { from: string; fail: (error: unknown) =
     show(Object.fromEntries(error.errors.map((entry) => [fieldAt(entry.pointer ?? ""), `${entry.message}.`])));
     fail(error);
   };
+  const missing = (chosen: Method, files: Files): [string, string][] => [
+    ...fieldsOf(chosen).map((field): [string, string] => [field.name, complaint(field, values[field.name])]),
+    ...filesOf(chosen).map((file): [string, string] => [file.name, file.required && !files[file.name]?.length ? "This is needed." : ""]),
+  ];
   const submit = async (event: Event) => {
     event.preventDefault();
-    if (!method || !body || !clip) return fail(new Error("Choose a clip first."));
-    const found = fieldsOf(method).map((field) => [field.name, complaint(field, values[field.name])] as const);
-    const bad = found.filter(([, text]) => text);
-    if (bad.length) return show(Object.fromEntries(bad));
+    if (!method || !clip) return fail(new Error("Choose a clip first."));
     setBusy(true);
     try {
-      const job: Job = await api.createEdit(noted(values, clip, body));
+      const files = await settled();
+      const bad = missing(method, files).filter(([, text]) => text);
+      if (bad.length) return show(Object.fromEntries(bad));
+      const job: Job = await api.createEdit(noted(values, clip, files, bodyOf(method, values, clip, files)));
       location.hash = `#/jobs/${job.id}`;
     } catch (error) {
       refused(error);
@@ -129,17 +101,17 @@ export function NewEdit({ from, fail }: { from: string; fail: (error: unknown) =
     <form class="new" ref={form} onSubmit={submit} noValidate>
       <h1 class="hidden">New edit</h1>
       <section class="panel clip-panel" aria-labelledby="h-clip">
-        <h2 id="h-clip">Clip</h2>
+        <h2 id="h-clip"><Number at={1} />Clip</h2>
         <ClipChooser clip={clip} set={setClip} sample={sample} trims={method !== null && takesTrim(method)} fail={fail} />
       </section>
       <section class="panel method-panel" aria-labelledby="h-method">
-        <h2 id="h-method">Method</h2>
-        <Gallery methods={methods} chosen={method?.id ?? ""} choose={(id) => void choose(id).catch(fail)} />
+        <h2 id="h-method"><Number at={2} />Method</h2>
+        <Gallery methods={methods} chosen={picked} choose={(id) => void choose(id).catch(fail)} />
         {method && <About method={method} />}
       </section>
       <section class="panel form-panel" aria-labelledby="h-form">
-        <h2 id="h-form">{method ? titled(method.title, method.id).name : "Parameters"}</h2>
-        {method && <Form method={method} values={values} files={files} wrong={wrong} set={set} setFile={(name, file) => void setFile(name, file)} />}
+        <h2 id="h-form"><Number at={3} />{method ? titled(method.title, method.id).name : "Parameters"}</h2>
+        {method && <Form method={method} clip={clip} values={values} wrong={wrong} set={set} actions={{ ...actions, wrong }} />}
         {body && <Code body={body} withKey={api.apiKey() !== ""} />}
       </section>
       <div class="submit-bar">
@@ -151,6 +123,13 @@ export function NewEdit({ from, fail }: { from: string; fail: (error: unknown) =
     </form>
   );
 }
+
+/** The order of things to do, for the eye only. */
+const Number = ({ at }: { at: number }) => (
+  <span class="ordinal" aria-hidden="true">
+    {at}
+  </span>
+);
 
 function About({ method }: { method: Method }) {
   const text = method.documentation.split("\n").slice(1).join("\n").trim();

@@ -2,7 +2,10 @@
 
 import type { Method, Schema } from "./types";
 
-export type Kind = "prompt" | "text" | "choice" | "switch" | "number" | "chips" | "json";
+export type Kind = "prompt" | "text" | "choice" | "switch" | "number" | "chips" | "json" | Widget;
+export type Widget = "boxes" | "points" | "trajectory";
+
+const WIDGETS: Widget[] = ["boxes", "points", "trajectory"];
 
 export interface Field {
   name: string;
@@ -21,6 +24,8 @@ export const WORDS: Record<string, string> = { prompt: "target", source_prompt: 
 export const TRIM = ["start_seconds", "end_seconds"];
 
 function kindOf(schema: Schema): Kind {
+  const widget = WIDGETS.find((name) => name === schema["x-widget"]);
+  if (widget) return widget;
   if (schema.enum) return "choice";
   if (schema.type === "boolean") return "switch";
   if (schema.type === "number" || schema.type === "integer") return "number";
@@ -57,6 +62,10 @@ export function fieldsOf(method: Method): Field[] {
   return Object.entries(method.params.properties).map(([name, schema]) => fieldOf(name, schema, required.includes(name)));
 }
 
+/** Fields that the control of another one fills in: the words of its boxes, the frame of its points. */
+export const filledBy = (fields: Field[]): Set<string> =>
+  new Set(fields.flatMap(({ schema }) => [...(schema["x-labels"] ?? []), ...(schema["x-keyframe"] ? [schema["x-keyframe"]] : [])]));
+
 /** A method takes a trim when it has both ends as parameters. */
 export const takesTrim = (method: Method): boolean => TRIM.every((name) => name in method.params.properties);
 
@@ -66,13 +75,20 @@ export interface FileField {
   required: boolean;
   help: string;
   stage: string;
+  list: boolean;
+  most: number;
+  widget: string;
 }
 
-/** Inputs beside the clip that are one file each. */
+/** Inputs beside the clip: one file each, or a list of them. */
 export function filesOf(method: Method): FileField[] {
   return Object.entries(method.inputs.properties).flatMap(([name, whole]) => {
     const { schema, help, required, stage } = fieldOf(name, whole, (method.inputs.required ?? []).includes(name));
-    return name === "video" || schema.format !== "asset" ? [] : [{ name, media: schema["x-media"] ?? "", required, help, stage }];
+    const list = schema.type === "array";
+    const one = list ? (schema.items ?? {}) : schema;
+    if (name === "video" || one.format !== "asset") return [];
+    const most = list ? (schema.maxItems ?? 64) : 1;
+    return [{ name, media: one["x-media"] ?? "", required, help, stage, list, most, widget: schema["x-widget"] ?? "" }];
   });
 }
 
@@ -111,6 +127,7 @@ export function complaint(field: Field, value: unknown): string {
   const { schema } = field;
   const empty = value === undefined || value === "" || value === null;
   if (field.required && (empty || (Array.isArray(value) && !value.length))) return "This is needed.";
+  if (field.required && Array.isArray(value) && value.includes("")) return "Each of them is needed.";
   if (empty || typeof value !== "number") return "";
   if (schema.minimum !== undefined && value < schema.minimum) return `At least ${schema.minimum}.`;
   if (schema.maximum !== undefined && value > schema.maximum) return `At most ${schema.maximum}.`;

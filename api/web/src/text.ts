@@ -1,13 +1,13 @@
 /** Numbers, names and times as people read them. */
 
 export const STAGES: Record<string, { name: string; does: string }> = {
-  fetch: { name: "Fetch", does: "bring the clip to the worker" },
-  prepare: { name: "Prepare", does: "read frames, resize, encode" },
-  fit: { name: "Fit", does: "tune to this clip" },
-  invert: { name: "Invert", does: "find the noise the clip comes from" },
-  edit: { name: "Edit", does: "denoise towards the new words" },
-  decode: { name: "Decode", does: "turn latents into pictures" },
-  publish: { name: "Publish", does: "store the result" },
+  fetch: { name: "Fetch", does: "Bring the clip to the worker" },
+  prepare: { name: "Prepare", does: "Read frames, resize, encode" },
+  fit: { name: "Fit", does: "Tune the network to this clip" },
+  invert: { name: "Invert", does: "Find the noise the clip comes from" },
+  edit: { name: "Edit", does: "Denoise towards the new words" },
+  decode: { name: "Decode", does: "Turn latents into pictures" },
+  publish: { name: "Publish", does: "Store the result" },
 };
 
 export const stageName = (stage: string): string => STAGES[stage]?.name ?? stage;

@@ -25,6 +25,8 @@ export interface Schema {
   "x-unit"?: string;
   "x-widget"?: string;
   "x-media"?: string;
+  "x-labels"?: string[];
+  "x-keyframe"?: string;
 }
 
 export interface ObjectSchema {
@@ -101,9 +103,11 @@ export interface Note {
   video: string;
   name: string;
   start: number;
+  end?: number;
   target: string;
   source: string;
   params: Record<string, unknown>;
+  files?: Record<string, string[]>;
 }
 
 export interface Job {
@@ -132,13 +136,20 @@ export interface JobPage {
   next_cursor: string | null;
 }
 
+export interface AssetRef {
+  asset: string;
+}
+
 export interface EditBody {
   method: string;
-  input: { video: { asset: string }; trim?: { start: number; end?: number }; files?: Record<string, { asset: string }> };
+  input: { video: { asset: string }; trim?: { start: number; end?: number }; files?: Record<string, AssetRef | AssetRef[]> };
   prompt: Record<string, string>;
   params: Record<string, unknown>;
   metadata?: { studio: Note };
 }
+
+/** The result itself; what lies beside it are figures. */
+export const isPicture = ({ media_type }: Output): boolean => /^(video|image)\//.test(media_type);
 
 export const ENDED = ["succeeded", "failed", "canceled", "expired"];
 export const ended = (job: Job): boolean => ENDED.includes(job.state);
