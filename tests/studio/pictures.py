@@ -43,7 +43,10 @@ def note(asset: str, prompt: str) -> dict[str, object]:
 def edits(client: Client) -> list[str]:
     """Make the edits that are not there yet; their ids, the first one first."""
     asset = client.upload(ROOT / "api" / "sample.mp4").id
-    there = {(job.method, job.metadata.get("studio", {}).get("target")): job.id for job in client.jobs().data}
+    there = {
+        (job.method, job.metadata.get("studio", {}).get("target")): job.id
+        for job in client.jobs(state="succeeded").data
+    }
     ids = []
     for method, prompt in EDITS:
         if (method, prompt) not in there:

@@ -1,4 +1,4 @@
-"""Make the gallery's small example strips (source, then the edit) of the methods' pictures: `python tests/studio/strips.py`."""
+"""Make the gallery's strips (source, then its edit) of the methods' pictures: `python tests/studio/strips.py`."""
 
 from pathlib import Path
 
