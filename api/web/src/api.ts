@@ -1,6 +1,6 @@
 /** Every request of the page. Addresses are relative, so that it works under any prefix of the origin's path. */
 
-import type { Asset, EditBody, FieldError, Job, JobPage, Method, MethodSummary } from "./types";
+import type { Asset, Batch, BatchBody, BatchPage, EditBody, FieldError, Job, JobPage, Method, MethodSummary } from "./types";
 
 const KEY = "refilm.key";
 
@@ -76,7 +76,37 @@ export interface Code {
 export const code = (name: string): Promise<Code> => json(`v1/errors/${encodeURIComponent(name)}`);
 export const asset = (id: string): Promise<Asset> => json(`v1/assets/${id}`);
 export const createEdit = (body: EditBody): Promise<Job> => json("v1/edits", post(body, once()));
-export const job = (id: string): Promise<Job> => json(`v1/jobs/${id}`);
+
+/** Jobs of a batch have no note of their own: what it would say stands in the batch. */
+export async function enriched(job: Job): Promise<Job> {
+  const place = job.batch;
+  if (job.metadata.studio || !place || place.video === null) return job;
+  const matrix = (await known(place.id).catch(() => null))?.matrix;
+  const [clip, words, how] = [matrix?.videos[place.video], matrix?.prompts[place.prompt ?? 0], matrix?.methods[place.method ?? 0]];
+  if (!matrix || !clip || !words) return job;
+  const studio = {
+    video: clip.video.asset,
+    name: "",
+    start: clip.trim?.start ?? 0,
+    target: words.target,
+    source: clip.source ?? "",
+    params: { ...matrix.params, ...how?.params },
+  };
+  return { ...job, metadata: { ...job.metadata, studio } };
+}
+const matrices = new Map<string, Promise<Batch>>();
+/** A batch whose matrix is wanted, which never changes. */
+function known(id: string): Promise<Batch> {
+  let found = matrices.get(id);
+  if (!found) {
+    found = batch(id);
+    found.catch(() => matrices.delete(id));
+    matrices.set(id, found);
+  }
+  return found;
+}
+
+export const job = async (id: string): Promise<Job> => enriched(await json<Job>(`v1/jobs/${id}`));
 export const cancel = (id: string): Promise<Job> => json(`v1/jobs/${id}/cancel`, post());
 export const retry = (id: string): Promise<Job> => json(`v1/jobs/${id}/retry`, post(undefined, once()));
 export const remove = (id: string): Promise<Response> => request(`v1/jobs/${id}`, { method: "DELETE" });
@@ -84,12 +114,25 @@ export interface Wanted {
   states?: string[];
   cursor?: string | null;
   limit?: number;
+  batch?: string;
 }
-export function jobs({ states = [], cursor = null, limit = 24 }: Wanted): Promise<JobPage> {
+export async function jobs({ states = [], cursor = null, limit = 24, batch: within }: Wanted): Promise<JobPage> {
   const query = new URLSearchParams({ limit: String(limit) });
   states.forEach((state) => query.append("state", state));
   if (cursor) query.set("cursor", cursor);
-  return json(`v1/jobs?${query}`);
+  const page = await json<JobPage>(`${within ? `v1/batches/${within}` : "v1"}/jobs?${query}`);
+  return { ...page, data: await Promise.all(page.data.map(enriched)) };
+}
+
+export const createBatch = (body: BatchBody): Promise<Batch> => json("v1/batches", post(body, once()));
+export const batch = (id: string): Promise<Batch> => json(`v1/batches/${id}`);
+export const cancelBatch = (id: string): Promise<Batch> => json(`v1/batches/${id}/cancel`, post());
+export const batches = (cursor: string | null = null): Promise<BatchPage> => json(`v1/batches?limit=20${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
+/** The batch when it is not the version one has; null when nothing has changed for a while. */
+export async function batchAfter(id: string, version: number, signal: AbortSignal): Promise<Batch | null> {
+  const headers = { "If-None-Match": `W/"${version}"`, Prefer: "wait=15" };
+  const response = await request(`v1/batches/${id}`, { headers, signal });
+  return response.status === 304 ? null : ((await response.json()) as Batch);
 }
 
 /** Send a file; `onProgress` hears the fraction sent. */

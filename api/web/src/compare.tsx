@@ -36,22 +36,29 @@ async function result(job: Job): Promise<Lane | null> {
 async function siblings(job: Job): Promise<Job[]> {
   const note = job.metadata.studio;
   if (!note) return [];
-  const page = await api.jobs({ states: ["succeeded"], limit: 100 });
-  const found = page.data.filter((other) => other.id !== job.id && other.metadata.studio?.video === note.video);
+  const [page, batch] = await Promise.all([api.jobs({ states: ["succeeded"], limit: 100 }), job.batch ? api.jobs({ states: ["succeeded"], batch: job.batch.id, limit: 200 }) : null]);
+  const all = new Map([...page.data, ...(batch?.data ?? [])].map((other) => [other.id, other]));
+  const found = [...all.values()].filter((other) => other.id !== job.id && other.metadata.studio?.video === note.video);
   const same = (other: Job): number => Number(other.metadata.studio?.target === note.target);
   return found.sort((a, b) => same(b) - same(a));
 }
 
-export function Compare({ job, fail }: { job: Job; fail: (error: unknown) => void }) {
+interface Props {
+  job: Job;
+  together: string[];
+  fail: (error: unknown) => void;
+}
+
+export function Compare({ job, together, fail }: Props) {
   const [others, setOthers] = useState<Job[]>([]);
   const [lanes, setLanes] = useState<Record<string, Lane>>({});
-  const [chosen, setChosen] = useState<string[]>(["source"]);
-  const [beside, setBeside] = useState(false);
+  const [chosen, setChosen] = useState<string[]>(["source", ...together]);
+  const [beside, setBeside] = useState(together.length > 0);
   const urls = useRef<string[]>([]);
   const gone = useRef(false);
 
-  const load = async (id: string) => {
-    const entry = others.find((one) => one.id === id);
+  const load = async (id: string, known = others) => {
+    const entry = known.find((one) => one.id === id);
     const lane = id === job.id ? await result(job) : id === "source" ? await source(job) : entry ? await result(entry) : null;
     if (!lane) return;
     urls.current.push(lane.url);
@@ -60,8 +67,14 @@ export function Compare({ job, fail }: { job: Job; fail: (error: unknown) => voi
   };
   useEffect(() => {
     void load(job.id).catch(fail);
-    load("source").catch(() => setChosen([])); // the source may have been deleted since
-    siblings(job).then(setOthers, () => undefined);
+    load("source").catch(() => setChosen(together)); // the source may have been deleted since
+    siblings(job).then(
+      (found) => {
+        setOthers(found);
+        together.forEach((id) => void load(id, found).catch(fail));
+      },
+      () => undefined,
+    );
     return () => {
       gone.current = true;
       urls.current.forEach((url) => URL.revokeObjectURL(url));

@@ -69,7 +69,7 @@ export function follow(id: string, tell: (job: Job) => void, channel: (now: Chan
         if (message.id) last = message.id;
         strikes = 0;
         if (message.event === "snapshot") {
-          if (hand(JSON.parse(message.data) as Job)) return true;
+          if (hand(await api.enriched(JSON.parse(message.data) as Job))) return true;
         } else if (message.event && (await read())) return true;
       }
       return false;
@@ -84,7 +84,7 @@ export function follow(id: string, tell: (job: Job) => void, channel: (now: Chan
     channel("polling");
     const headers = { "If-None-Match": `W/"${version}"`, Prefer: `wait=${POLL_SECONDS}` };
     const response = await api.request(`v1/jobs/${id}`, { headers, signal: stop.signal });
-    return response.status === 304 ? null : ((await response.json()) as Job);
+    return response.status === 304 ? null : api.enriched((await response.json()) as Job);
   }
 
   /** One round on the better channel; true when the job has ended. */

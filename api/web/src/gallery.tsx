@@ -16,7 +16,8 @@ export function speed(method: Method): { name: string; title: string } {
   return { name: "direct", title: "Nothing to do before denoising" };
 }
 
-function needs(method: Method): string[] {
+/** What must be given beside the clip and the prompt. */
+export function needs(method: Method): string[] {
   const required = (method.params.required ?? []).filter((name) => name !== "prompt");
   const files = filesOf(method).filter((file) => file.required);
   return [...required, ...files.map((file) => file.name)].map((name) => spoken(name).toLowerCase());

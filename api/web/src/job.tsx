@@ -11,7 +11,13 @@ const CHANNELS: Record<Channel, string> = { live: "live", polling: "polling", lo
 const AGAIN = ["failed", "canceled", "expired"];
 const STOPPABLE = ["accepted", "queued", "running"];
 
-export function JobPage({ id, fail }: { id: string; fail: (error: unknown) => void }) {
+interface Props {
+  id: string;
+  together: string[]; // other results to show beside this one
+  fail: (error: unknown) => void;
+}
+
+export function JobPage({ id, together, fail }: Props) {
   const [job, setJob] = useState<Job | null>(null);
   const [gone, setGone] = useState(false);
   const [channel, setChannel] = useState<Channel>("live");
@@ -36,6 +42,7 @@ export function JobPage({ id, fail }: { id: string; fail: (error: unknown) => vo
             <span>{entry ? titled(entry.title, entry.id).name : job.method}</span>
             <span>{ago(job.created_at)}</span>
             {note?.source && <span>was: {note.source}</span>}
+            {job.batch && <a href={`#/batches/${job.batch.id}`}>its batch</a>}
           </p>
         </div>
         <Actions job={job} fail={fail} />
@@ -46,7 +53,7 @@ export function JobPage({ id, fail }: { id: string; fail: (error: unknown) => vo
           {warning.message}
         </p>
       ))}
-      {job.state === "succeeded" && <Compare key={job.id} job={job} fail={fail} />}
+      {job.state === "succeeded" && <Compare key={job.id} job={job} together={together} fail={fail} />}
       <Progress job={job} channel={channel} />
       <Facts job={job} />
     </article>

@@ -3,8 +3,10 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { stateName } from "./job";
+import { batchState, counted } from "./matrix";
 import { ago, spoken } from "./text";
-import { ended, isPicture, type Job } from "./types";
+import { Thumbnail } from "./thumbnail";
+import { ended, type Batch, type Job } from "./types";
 
 const FILTERS: Record<string, string[]> = {
   all: [],
@@ -17,6 +19,34 @@ const REFRESH_MS = 3000;
 
 const searchable = (job: Job): string =>
   [job.id, job.method, spoken(job.method), job.metadata.studio?.target, job.metadata.studio?.source, job.metadata.studio?.name].join(" ").toLowerCase();
+
+/** Batches, newest first; nothing where there is none. */
+function Batches() {
+  const [found, setFound] = useState<Batch[]>([]);
+  useEffect(() => {
+    const read = () => api.batches().then(({ data }) => setFound(data), () => undefined);
+    void read();
+    const timer = setInterval(read, REFRESH_MS);
+    return () => clearInterval(timer);
+  }, []);
+  if (!found.length) return null;
+  return (
+    <section aria-labelledby="h-batches">
+      <h2 id="h-batches">Batches</h2>
+      <ul class="batches">
+        {found.map((batch) => (
+          <li key={batch.id} data-batch={batch.id}>
+            <a href={`#/batches/${batch.id}`}>{batch.total} edits</a>
+            <span class="quiet">
+              {batchState(batch.state)} · {counted(batch)} · {ago(batch.created_at)}
+            </span>
+            <progress aria-label={`Batch of ${batch.total} edits`} max={1} value={batch.progress.fraction} />
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}
 
 export function Library({ fail }: { fail: (error: unknown) => void }) {
   const [filter, setFilter] = useState("all");
@@ -66,6 +96,7 @@ export function Library({ fail }: { fail: (error: unknown) => void }) {
   return (
     <div class="shelf">
       <h1>Library</h1>
+      <Batches />
       <div class="filters">
         <div class="buttons" role="group" aria-label="Show">
           {Object.keys(FILTERS).map((name) => (
@@ -126,40 +157,5 @@ function Row({ job, remove }: { job: Job; remove: (job: Job) => void }) {
         </button>
       )}
     </li>
-  );
-}
-
-/** The result's first picture (the source's until there is one), fetched when it comes into view. */
-function Thumbnail({ job }: { job: Job }) {
-  const place = useRef<HTMLSpanElement>(null);
-  const [url, setUrl] = useState("");
-  const output = job.state === "succeeded" ? job.outputs.find(isPicture) : undefined;
-  const path = output?.url ?? (job.metadata.studio ? `v1/assets/${job.metadata.studio.video}/content` : "");
-  useEffect(() => {
-    const stop = new AbortController();
-    let made = "";
-    const watcher = new IntersectionObserver((entries) => {
-      if (!path || !entries.some((entry) => entry.isIntersecting)) return;
-      watcher.disconnect();
-      api.media(path, stop.signal).then(
-        (found) => {
-          made = found;
-          if (!stop.signal.aborted) setUrl(found);
-        },
-        () => undefined, // expired or deleted: the card shows its plain face
-      );
-    });
-    if (place.current) watcher.observe(place.current);
-    return () => {
-      stop.abort();
-      watcher.disconnect();
-      if (made) URL.revokeObjectURL(made);
-    };
-  }, [path]);
-  const picture = output && !output.media_type.startsWith("video/");
-  return (
-    <span class="thumb" ref={place}>
-      {url && (picture ? <img src={url} alt="" /> : <video src={`${url}#t=0.01`} muted playsInline preload="auto" tabIndex={-1} aria-hidden="true" />)}
-    </span>
   );
 }

@@ -3,8 +3,10 @@
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import * as api from "./api";
+import { NewBatch } from "./batch_new";
 import { JobPage } from "./job";
 import { Library } from "./library";
+import { BatchPage } from "./matrix";
 import { NewEdit } from "./new";
 import "./style.css";
 import "./drawn.css";
@@ -22,6 +24,12 @@ function applyTheme(theme: Theme): void {
   if (theme === "auto") document.documentElement.removeAttribute("data-theme");
   else document.documentElement.dataset.theme = theme;
 }
+
+const PLACES = [
+  ["new", "#/new", "New edit"],
+  ["batch", "#/batch", "Batch"],
+  ["library", "#/jobs", "Library"],
+] as const;
 
 interface Trouble {
   text: string;
@@ -59,7 +67,7 @@ function App() {
     setTrouble(null);
     setRound(round + 1);
   };
-  const jobs = route.startsWith("#/jobs");
+  const place = route.startsWith("#/jobs") || route.startsWith("#/batches") ? "library" : route.startsWith("#/batch") ? "batch" : "new";
   return (
     <>
       <a class="skip" href="#content" onClick={(event) => (event.preventDefault(), document.getElementById("content")?.focus())}>
@@ -75,12 +83,11 @@ function App() {
           Refilm
         </a>
         <nav aria-label="Views">
-          <a href="#/new" aria-current={jobs ? undefined : "page"}>
-            New edit
-          </a>
-          <a href="#/jobs" aria-current={jobs ? "page" : undefined}>
-            Library
-          </a>
+          {PLACES.map(([name, address, title]) => (
+            <a key={name} href={address} aria-current={place === name ? "page" : undefined}>
+              {title}
+            </a>
+          ))}
         </nav>
         <button type="button" class="theme" onClick={next} title="Change between automatic, light and dark">
           Theme: {theme}
@@ -97,9 +104,12 @@ function App() {
 function View({ route, fail }: { route: string; fail: (error: unknown) => void }) {
   const [path = "", query = ""] = route.replace(/^#\//, "").split("?");
   const [view, id] = path.split("/");
-  if (view === "jobs" && id) return <JobPage key={id} id={id} fail={fail} />;
+  const asked = new URLSearchParams(query);
+  if (view === "jobs" && id) return <JobPage key={route} id={id} together={asked.get("with")?.split(",") ?? []} fail={fail} />;
+  if (view === "batches" && id) return <BatchPage key={id} id={id} fail={fail} />;
   if (view === "jobs") return <Library fail={fail} />;
-  const from = new URLSearchParams(query).get("from") ?? "";
+  const from = asked.get("from") ?? "";
+  if (view === "batch") return <NewBatch key={from} from={from} fail={fail} />;
   return <NewEdit key={from} from={from} fail={fail} />;
 }
 

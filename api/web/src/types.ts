@@ -128,7 +128,56 @@ export interface Job {
   error: JobError | null;
   warnings: { code: string; message: string }[];
   retry_of: string | null;
+  batch?: Place | null;
+  receipt?: string | null;
+  preview?: Preview | null;
   metadata: { studio?: Note };
+}
+
+/** Where a job stands in its batch. */
+export interface Place {
+  id: string;
+  index: number;
+  video: number | null;
+  prompt: number | null;
+  method: number | null;
+}
+
+/** What the edit looked like some steps ago. */
+export interface Preview {
+  url: string;
+  step: number;
+  steps: number;
+  width: number;
+  height: number;
+}
+
+export interface BatchBody {
+  videos: { video: AssetRef; trim?: { start: number; end?: number }; source?: string }[];
+  prompts: { target: string }[];
+  methods: { method: string; params?: Record<string, unknown> }[];
+  params?: Record<string, unknown>;
+  metadata?: Record<string, unknown>;
+}
+
+export interface Batch {
+  id: string;
+  version: number;
+  state: string;
+  created_at: string;
+  finished_at: string | null;
+  total: number;
+  created: number;
+  counts: Record<string, number>;
+  progress: { fraction: number; ended: number };
+  matrix: BatchBody | null;
+  metadata: { studio_batch?: { names?: string[] } };
+  eta: { start: string | null; finish: string | null };
+}
+
+export interface BatchPage {
+  data: Batch[];
+  next_cursor: string | null;
 }
 
 export interface JobPage {
