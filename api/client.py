@@ -60,9 +60,14 @@ def pause(attempt: int, response: httpx.Response | None) -> float:
     return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
 
 
+def under_way(response: httpx.Response) -> bool:
+    """Whether an earlier try of the same request, whose answer was lost, still runs."""
+    return response.status_code == 409 and b'"idempotency_in_progress"' in response.content
+
+
 def worth_repeating(call: calls.Call[T], response: httpx.Response | None, attempt: int) -> bool:
-    """Whether to send it again: a lost connection, 429 or 503, for calls that may run twice."""
-    lost = response is None or response.status_code in (429, 503)
+    """Whether to send it again: a lost connection, 429, 503, or a first try under way, for calls that may run twice."""
+    lost = response is None or response.status_code in (429, 503) or under_way(response)
     return lost and call.repeatable and attempt + 1 < TRIES
 
 

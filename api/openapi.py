@@ -6,6 +6,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from api.idempotency import DESCRIPTION as DESCRIPTION_OF_KEY
+from api.idempotency import LONGEST, PATTERN
+from api.routing import problems
 from api.views import ProblemView
 from jobs.batch import BatchMatrix
 
@@ -34,6 +37,17 @@ def add_schema(schemas: dict[str, Any], model: type[BaseModel]) -> None:
     schemas[model.__name__] = whole
 
 
+def add_idempotency(paths: dict[str, Any]) -> None:
+    """Tell of `Idempotency-Key`, which every POST takes."""
+    schema = {"type": "string", "minLength": 1, "maxLength": LONGEST, "pattern": PATTERN}
+    header = {"name": "Idempotency-Key", "in": "header", "required": False, "description": DESCRIPTION_OF_KEY}
+    for operation in (path["post"] for path in paths.values() if "post" in path):
+        given = operation.setdefault("parameters", [])
+        if not any(parameter["name"] == header["name"] for parameter in given):
+            given.append(header | {"schema": schema})
+        operation["responses"].setdefault("409", problems(409)[409])
+
+
 def document(app: FastAPI) -> dict[str, Any]:
     """Build the document once."""
     if app.openapi_schema is None:
@@ -45,6 +59,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             routes=app.routes,
             tags=TAGS,
         )
+        add_idempotency(built["paths"])
         parts = built.setdefault("components", {})
         parts.setdefault("schemas", {})["ProblemView"] = ProblemView.model_json_schema()
         add_schema(parts["schemas"], BatchMatrix)
