@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import httpx
 
 from api import calls
+from api.batch_client import AsyncBatches
 from api.client import (
     CHUNK_BYTES,
     DEFAULT_SERVER,
@@ -38,6 +39,7 @@ class AsyncClient:
     def __init__(self, server: str = DEFAULT_SERVER, api_key: str | None = None, **options: Any) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx.AsyncClient(base_url=server, headers=headers, **options)
+        self.batches = AsyncBatches(self)
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -93,7 +95,7 @@ class AsyncClient:
                 yield job
 
     async def jobs(self, **query: str | int | None) -> JobPage:
-        """One page of jobs: `state, method, changed_since, cursor, limit`."""
+        """One page of jobs: `state, method, batch_id, changed_since, cursor, limit`."""
         return await self.send(calls.jobs(**query))
 
     async def cancel(self, job_id: str) -> JobView:

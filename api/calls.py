@@ -22,6 +22,7 @@ class Call(Generic[T]):
     path: str
     parse: Callable[[httpx.Response], T]
     body: Mapping[str, Any] | None = None
+    content: bytes | None = None
     query: Mapping[str, str | int] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
@@ -32,6 +33,8 @@ class Call(Generic[T]):
         """Keyword arguments for `httpx.Client.request`; a held answer gets time on top of the usual."""
         timeout = httpx.Timeout(30.0, read=30.0 + self.hold_seconds)
         given = {"params": dict(self.query), "headers": dict(self.headers), "timeout": timeout}
+        if self.content is not None:
+            return given | {"content": self.content}
         return given | ({"json": dict(self.body)} if self.body is not None else {})
 
 
@@ -66,7 +69,7 @@ def job(job_id: str, *, wait: float | None = None, version: int | None = None) -
 
 
 def jobs(**query: str | int | None) -> Call[JobPage]:
-    """GET /v1/jobs: `state, method, changed_since, cursor, limit`."""
+    """GET /v1/jobs: `state, method, batch_id, changed_since, cursor, limit`."""
     given = {name: value for name, value in query.items() if value is not None}
     return Call("GET", "/v1/jobs", lambda response: JobPage.model_validate(response.json()), query=given)
 

@@ -1,4 +1,4 @@
-"""The command line: `refilm up | edit | jobs | methods | demo | keys`. Results on stdout, everything else on stderr.
+"""The command line, `refilm --help`. Results on stdout, everything else on stderr.
 
 Exit codes: 0 done, 1 the job failed or the server is not there, 2 wrong usage or input.
 """
@@ -11,12 +11,15 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from api import batch_cli
 from api.client import DEFAULT_SERVER
 from api.operate import keys_app
 from api.terminal import FAILED, USAGE, Order, connected, fail, follow, pairs, send
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(keys_app, name="keys")
+app.command()(batch_cli.batch)
+app.command()(batch_cli.watch)
 OUT = Console()
 DEFAULT_PORT = 7860
 CONTAINERS = {".mp4": "mp4", ".gif": "gif", ".webp": "webp"}

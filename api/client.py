@@ -19,6 +19,7 @@ from urllib.parse import quote
 import httpx
 
 from api import calls
+from api.batch_client import Batches
 from api.views import AssetView, JobPage, JobView, MethodList, MethodView
 from jobs.assets import digest_of
 
@@ -91,6 +92,7 @@ class Client:
     def __init__(self, server: str = DEFAULT_SERVER, api_key: str | None = None, **options: Any) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx.Client(base_url=server, headers=headers, **options)
+        self.batches = Batches(self)
 
     def __enter__(self) -> "Client":
         return self
@@ -148,7 +150,7 @@ class Client:
                 yield job
 
     def jobs(self, **query: str | int | None) -> JobPage:
-        """One page of jobs: `state, method, changed_since, cursor, limit`."""
+        """One page of jobs: `state, method, batch_id, changed_since, cursor, limit`."""
         return self.send(calls.jobs(**query))
 
     def cancel(self, job_id: str) -> JobView:
