@@ -103,16 +103,17 @@ class Leases:
         how = outcome.error.code if outcome.error is not None else outcome.state
         return str(self._run("finish", claim.job_id, claim.fence, outcome.state, json.dumps(fields), how))
 
-    def release(self, claim: Claim, code: str, *, hand_back: bool) -> str:
+    def release(self, claim: Claim, code: str, *, hand_back: bool, avoid_seconds: float = 0.0) -> str:
         """Give the job up without an outcome. Returns `queued`, `failed`, `canceled` or `lost`.
 
         With `hand_back` (a shutdown, not a fault) the attempt does not count. `code` names the reason; it becomes the
-        job's error when all attempts are used.
+        job's error when all attempts are used. For `avoid_seconds` this worker does not get the job again.
         """
         problem = "" if hand_back else JobError.of(code).dump()
         reason = "preempted" if hand_back else code
         most = self._settings.max_attempts
-        return str(self._run("release", claim.job_id, claim.fence, reason, int(hand_back), most, problem))
+        away = int(avoid_seconds * 1000)
+        return str(self._run("release", claim.job_id, claim.fence, reason, int(hand_back), most, problem, away))
 
     def _run(self, name: str, *arguments: str | int) -> Any:
         return self._records.run(name, *arguments)

@@ -18,10 +18,11 @@ from jobs.schema import Output, Placement, Usage
 from jobs.settings import Settings
 from jobs.store import ObjectMissing
 from workers import publish
-from workers.failures import FetchFailed, explain, is_fatal
+from workers.failures import FetchFailed, explain, is_disk_full, is_fatal
 from workers.heartbeat import ABANDONED, Heartbeat, Verdict
 from workers.inputs import fetch
 from workers.reporter import Reporter
+from workers.signs import note_trouble
 from workers.work import Edit, Fetched, Hooks, Made, StageCache
 
 if TYPE_CHECKING:
@@ -142,8 +143,13 @@ class Attempt:
             return self._stop(self._heart.verdict)
         if is_fatal(error):
             log.error("the device failed, this process gives up", exc_info=error)
-            self._runner.leases.release(self._claim, "gpu.fatal", hand_back=False)
+            note_trouble(self._settings, "device")
+            away = self._runner.avoid_seconds(self._claim.job.pool)
+            self._runner.leases.release(self._claim, "gpu.fatal", hand_back=False, avoid_seconds=away)
             os._exit(ABANDONED)
+        if is_disk_full(error):
+            note_trouble(self._settings, "disk")
+            self._runner.caches.make_room()
         where = {"stage": self._reporter.stage, "attempt": self._claim.job.attempt, "worker": self._settings.worker_id}
         problem = explain(error, **where)
         log.warning("job failed", code=problem.code, stage=problem.stage)

@@ -63,6 +63,10 @@ class Caches:
         )
         return stages, flights
 
+    def make_room(self) -> None:
+        """Give the disk back: everything there is also in the store, or can be made again."""
+        self._disk.clear()
+
     def _count(self, name: str) -> None:
         with contextlib.suppress(QueueUnavailable):
             self._records.count(name)

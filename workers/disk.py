@@ -51,6 +51,11 @@ class Disk:
         path.unlink(missing_ok=True)
         self._sidecar(path).unlink(missing_ok=True)
 
+    def clear(self) -> None:
+        """Remove everything."""
+        for path in self._folder.glob("*"):
+            shutil.rmtree(path, ignore_errors=True)
+
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """Yield a path for a new file on the same file system; what is left there is removed."""

@@ -2,6 +2,7 @@
 
 import gc
 import time
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -38,16 +39,17 @@ def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
         hooks.tell(progress.stage, progress.state, progress.step, progress.steps)
 
     try:
-        result = engine.run(
-            kind,
-            task.params,
-            inputs,
-            backbone,
-            cache=hooks.cache,
-            progress=tell,
-            cancelled=hooks.cancelled,
-            salt=task.salt,
-        )
+        with backbone.sparing() if task.frugal else nullcontext():
+            result = engine.run(
+                kind,
+                task.params,
+                inputs,
+                backbone,
+                cache=hooks.cache,
+                progress=tell,
+                cancelled=hooks.cancelled,
+                salt=task.salt,
+            )
         spent = time.monotonic() - began
         return Made(
             files=(_write(result.video, task), *_metrics(result, backbone.checkpoint, task, hooks)),

@@ -1,5 +1,6 @@
 """Exceptions to job errors: the engine's by their code, the store's by name, everything else as `internal`."""
 
+import errno
 import secrets
 from collections.abc import Iterable
 from typing import Any
@@ -34,6 +35,11 @@ def is_fatal(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in FATAL)
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """True when the machine has no room left for files, or no more for this user."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def explain(error: Exception, **where: Any) -> JobError:
     """Return the error a caller may see, with `where` it happened (stage, attempt, worker).
 
@@ -51,6 +57,9 @@ def explain(error: Exception, **where: Any) -> JobError:
     if isinstance(error, MemoryError):
         hint = "edit fewer frames (max_frames) or a smaller size (width, height)"
         return JobError.of(OutOfMemory.codes[0], "the worker ran out of memory", hint=hint, **where)
+    if is_disk_full(error):
+        log.error("the worker's disk is full", exc_info=error)
+        return JobError.of("internal", "the worker's disk is full", hint="send the job again", **where)
     log_id = secrets.token_hex(8)
     log.error("job failed with an unexpected error", log_id=log_id, exc_info=error)
     return JobError.of("internal", "an unexpected error", log_id=log_id, **where)

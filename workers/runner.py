@@ -21,10 +21,14 @@ from jobs.submission import ring
 from jobs.sweeps import Sweeps
 from workers.attempt import Attempt
 from workers.caches import Caches
+from workers.frugal import with_second_plan
 from workers.heartbeat import Heartbeat
-from workers.signs import drain_file
+from workers.signs import drain_file, note_trouble, unfit
 from workers.work import load_engine
 
+UNFIT_PAUSE_SECONDS = 1.0
+AVOID_SECONDS = 300.0
+LEAST_FREE_BYTES = 32 << 20
 log = structlog.get_logger(__name__)
 
 
@@ -40,7 +44,7 @@ class Runner:
         self.store = open_store(settings)
         self.bell = Bell(settings)
         self.caches = Caches(self.records, self.store)
-        self.engine = load_engine(settings.engine)
+        self.engine = with_second_plan(load_engine(settings.engine))
         self._loaded: tuple[str, ...] = ()
         self._work = settings.data_dir / "work" / settings.worker_id
         shutil.rmtree(self._work, ignore_errors=True)  # what a killed predecessor left
@@ -48,6 +52,9 @@ class Runner:
     def run(self, rung_for: str, owner: Owner, pool: str = "") -> str:
         """Answer one doorbell. Returns how it ended: a final state, `queued`, `lost`, `skipped` or `draining`."""
         if drain_file(self.settings).exists():
+            return self._pass_on(rung_for)
+        if self._unfit():
+            time.sleep(UNFIT_PAUSE_SECONDS)  # until the parent stops to listen, others should be faster
             return self._pass_on(rung_for)
         claim = self.leases.take(rung_for, owner, pool=pool, warm=self._warm())
         if claim is None:
@@ -83,6 +90,22 @@ class Runner:
         yield
         with suppress(QueueUnavailable):
             routing.note_load(self.records, checkpoint, time.monotonic() - began)
+
+    def _unfit(self) -> bool:
+        """True when this machine must take no job now; looks at the disk, where a job would not even begin."""
+        if shutil.disk_usage(self.settings.data_dir).free < LEAST_FREE_BYTES:
+            self.caches.make_room()
+            if shutil.disk_usage(self.settings.data_dir).free < LEAST_FREE_BYTES:
+                note_trouble(self.settings, "disk")
+        return unfit(self.settings) is not None
+
+    def avoid_seconds(self, pool: str) -> float:
+        """How long a job that failed here by the machine's fault stays away from it: not at all if nobody else is."""
+        try:
+            others = [worker for worker in self.records.roster.live() if worker.id != self.settings.worker_id]
+        except QueueUnavailable:
+            return 0.0
+        return AVOID_SECONDS if any(pool in worker.pools for worker in others) else 0.0
 
     def _warm(self) -> tuple[str, ...]:
         """The models in memory; the empty name stands for the default one."""

@@ -6,9 +6,16 @@ The parent talks to Celery and serves probes; its child runs jobs, and may be in
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from jobs.settings import Settings
+
+Trouble = Literal["device", "disk"]
+UNFIT_SECONDS = 600.0
+"""How long a failure of the machine counts; a worker that starts anew begins without any."""
+MOST_DEVICE_FAILURES = 2
 
 
 def drain_file(settings: Settings) -> Path:
@@ -24,6 +31,31 @@ def alive_file(settings: Settings) -> Path:
 def scheduler_file(settings: Settings) -> Path:
     """The file that the scheduler touches after every round, for liveness probes: a round that hangs lets it age."""
     return settings.data_dir / "run" / "scheduler.alive"
+
+
+def trouble_file(settings: Settings) -> Path:
+    """What went wrong with the worker's machine lately, a line each: seconds since 1970, and what."""
+    return settings.data_dir / "run" / f"{settings.worker_id}.trouble"
+
+
+def note_trouble(settings: Settings, what: Trouble) -> None:
+    """Note that the machine failed, not the job."""
+    path = trouble_file(settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError), path.open("a") as lines:  # the disk may be what is full
+        lines.write(f"{time.time():.0f} {what}\n")
+
+
+def unfit(settings: Settings) -> Trouble | None:
+    """Why this worker must take no jobs for now: its device failed twice within ten minutes, or its disk is full."""
+    try:
+        lines = [line.split() for line in trouble_file(settings).read_text().splitlines()]
+    except OSError:
+        return None
+    recent = [line[1] for line in lines if len(line) == 2 and time.time() - float(line[0]) < UNFIT_SECONDS]
+    if recent.count("device") >= MOST_DEVICE_FAILURES:
+        return "device"
+    return "disk" if "disk" in recent else None
 
 
 def busy_file(settings: Settings) -> Path:

@@ -106,11 +106,15 @@ class Stages:
         kept = {name: _private(tensor) for name, tensor in tensors.items()}
         described = meta | {PLACED: json.dumps(placed)}
         self._memory.put(place, (kept, described))
-        with self._disk.scratch() as path:
-            save_file(kept, path, described)
-            digest = digest_of(path)
-            self._to_store(place, path, digest, kept)
-            self._disk.put(place, path, digest)
+        try:
+            with self._disk.scratch() as path:
+                save_file(kept, path, described)
+                digest = digest_of(path)
+                self._to_store(place, path, digest, kept)
+                self._disk.put(place, path, digest)
+        except (OSError, SafetensorError) as error:  # a full disk costs later hits, not the job
+            log.warning("stage cache cannot be written to the disk", error=str(error))
+            self._disk.clear()
         self._flights.end(key)
 
     def _from_disk(self, place: str) -> Artifact | None:

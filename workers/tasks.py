@@ -6,7 +6,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from celery import Task, signals
+from celery import Celery, Task, signals
+from kombu.exceptions import OperationalError
 
 from jobs import presence
 from jobs.connection import QueueUnavailable
@@ -15,7 +16,7 @@ from jobs.log import configure
 from jobs.queue import TASK, make_app, pool_of
 from jobs.records import Records
 from jobs.settings import Settings
-from workers.signs import alive_file, drain_file, replace_wedged_child
+from workers.signs import alive_file, drain_file, replace_wedged_child, trouble_file, unfit
 
 if TYPE_CHECKING:
     from workers.runner import Runner
@@ -48,12 +49,19 @@ def _set_up_logging(**_: Any) -> None:
 @signals.worker_init.connect
 def _begin(**_: Any) -> None:
     drain_file(settings).parent.mkdir(parents=True, exist_ok=True)
-    drain_file(settings).unlink(missing_ok=True)
+    for sign in (drain_file(settings), trouble_file(settings)):
+        sign.unlink(missing_ok=True)
+
+
+@signals.worker_process_init.connect
+def _begin_child(**_: Any) -> None:
+    with suppress(QueueUnavailable):  # a child that was killed took its weights with it
+        presence.announce(Records(settings), settings.worker_id, warm=(), job=None)
 
 
 @signals.worker_ready.connect
-def _announce(**_: Any) -> None:
-    threading.Thread(target=_speak, name="presence", daemon=True).start()
+def _announce(sender: Any, **_: Any) -> None:
+    threading.Thread(target=_speak, args=(str(sender.hostname),), name="presence", daemon=True).start()
 
 
 @signals.worker_shutting_down.connect
@@ -71,13 +79,38 @@ def _leave(**_: Any) -> None:
         presence.leave(Records(settings), settings.worker_id)
 
 
-def _speak() -> None:
-    records = Records(settings)
+def _speak(node: str) -> None:
+    records, ears = Records(settings), Ears(app, node)
     while not _ended.is_set():
-        alive_file(settings).touch()
+        trouble = unfit(settings)
+        ears.listen(trouble is None)
+        if trouble is None:
+            alive_file(settings).touch()
+        else:  # the probe fails, and whoever watches it starts the worker anew
+            alive_file(settings).unlink(missing_ok=True)
         if replace_wedged_child(settings):
             log.error("the child did not move, it is replaced")
-        draining = drain_file(settings).exists()
+        draining = trouble is not None or drain_file(settings).exists()
         with suppress(QueueUnavailable):
             presence.announce(records, settings.worker_id, pools=settings.pools, draining=draining)
         _ended.wait(presence.EVERY_SECONDS)
+
+
+class Ears:
+    """Whether this worker hears bells. It stops to while its machine is not fit for jobs."""
+
+    def __init__(self, app: Celery, node: str) -> None:
+        """A worker begins to hear when it starts."""
+        self._control, self._node, self._open = app.control, [node], True
+        self._queues = [queue.name for queue in app.conf.task_queues]
+
+    def listen(self, wanted: bool) -> None:
+        """Begin or stop; when the broker cannot be reached, the next call does it."""
+        if wanted == self._open:
+            return
+        log.warning("worker listens again" if wanted else "worker drains: its machine is not fit")
+        change = self._control.add_consumer if wanted else self._control.cancel_consumer
+        with suppress(OperationalError):
+            for queue in self._queues:
+                change(queue, destination=self._node)
+            self._open = wanted

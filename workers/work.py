@@ -25,7 +25,10 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Edit:
-    """One edit to perform. `salt` keeps tenants apart in the stage cache; results go into `folder`."""
+    """One edit to perform. `salt` keeps tenants apart in the stage cache; results go into `folder`.
+
+    `frugal` asks for a plan that needs less memory and more time.
+    """
 
     method: str
     checkpoint: str
@@ -34,6 +37,7 @@ class Edit:
     container: str
     folder: Path
     salt: str
+    frugal: bool = False
 
 
 class StageCache(Protocol):

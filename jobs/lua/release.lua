@@ -1,6 +1,7 @@
--- id, fence, reason, hand back the attempt (1 or 0), most attempts, error (json) when they are used up
+-- id, fence, reason, hand back the attempt (1 or 0), most attempts, error (json) when they are used up, ms for
+-- which the owner does not get the job again
 -- answers: queued | failed | canceled | lost
-local id, fence, reason, hand_back, most, problem = unpack(ARGV)
+local id, fence, reason, hand_back, most, problem, away = unpack(ARGV)
 local mine, state = owns(id, fence)
 if not mine then
   return 'lost'
@@ -19,4 +20,9 @@ elseif tonumber((get(id, 'attempt'))) >= tonumber(most) then
   return 'failed'
 end
 move(id, 'queued')
+if tonumber(away) > 0 then
+  local till = now() + away
+  redis.call('HSET', job_key(id), 'avoid', (get(id, 'owner')), 'avoid_until', till)
+  redis.call('ZADD', P .. 'later', till, id)
+end
 return 'queued'

@@ -5,7 +5,8 @@ at a time. A block that wants statistics over the clip, or temporal layers, make
 passes it to `Backbone.predict` as `unet`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -49,6 +50,7 @@ class Backbone:
     denoiser: str = ""
     denoisers: tuple[str, ...] = ()
     frame_evals: int = field(default=0, init=False)
+    _sparing: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         """Freeze the networks and move them; tuning trains clones or added parameters, never these."""
@@ -79,6 +81,21 @@ class Backbone:
     def prediction_type(self) -> str:
         """What the denoiser predicts: `epsilon`, `v_prediction` or `sample`."""
         return str(self.scheduler_config.get("prediction_type", "epsilon"))
+
+    @contextmanager
+    def sparing(self) -> Iterator[None]:
+        """Spend time instead of memory: the VAE takes one frame at a time, and large frames in tiles.
+
+        Tiles overlap and are blended, so large frames differ slightly from those made at once.
+        """
+        vae = cast(Any, self.vae)
+        self._sparing = True
+        vae.enable_tiling()
+        try:
+            yield
+        finally:
+            self._sparing = False
+            vae.disable_tiling()
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Embeds:
@@ -146,9 +163,8 @@ class Backbone:
         """Arithmetic between networks is at least fp32, also when the weights are half precision."""
         return torch.promote_types(self.dtype, torch.float32)
 
-    @staticmethod
-    def _frames_at_once(pixels: int) -> int:
-        return max(1, VAE_PIXELS // pixels)
+    def _frames_at_once(self, pixels: int) -> int:
+        return 1 if self._sparing else max(1, VAE_PIXELS // pixels)
 
 
 def config_of(network: nn.Module) -> dict[str, Any]:

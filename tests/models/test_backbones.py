@@ -390,3 +390,17 @@ def test_a_denoiser_without_its_own_weights_is_refused(several):
     save_file(weights, path, {"format": "pt"})
     with pytest.raises(WeightsUnavailable, match=r"unet_t2v cannot be loaded.*transformer_in.proj_out"):
         sd.load(str(several), family="t2v")
+
+
+def test_a_sparing_backbone_takes_one_frame_at_a_time_and_gives_the_same_frames(backbone, monkeypatch) -> None:
+    frames = torch.rand(3, 3, 32, 32)
+    together = backbone.decode_latents(backbone.encode_frames(frames))
+    sizes: list[int] = []
+    encode = backbone.vae.encode
+    monkeypatch.setattr(backbone.vae, "encode", lambda part: sizes.append(len(part)) or encode(part))
+    with backbone.sparing():
+        apart = backbone.decode_latents(backbone.encode_frames(frames))
+        assert backbone.vae.use_tiling
+    backbone.encode_frames(frames)
+    assert sizes == [1, 1, 1, 3] and not backbone.vae.use_tiling
+    torch.testing.assert_close(apart, together, atol=1e-5, rtol=1e-4)

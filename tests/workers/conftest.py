@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from jobs.assets import Assets
+from jobs.presence import live_workers
 from jobs.queue import Bell
 from jobs.records import Records
 from jobs.request import JobRequest
@@ -23,6 +24,8 @@ from jobs.schema import Job
 from jobs.settings import Settings
 from jobs.store import open_store
 from jobs.submission import submit
+from tests.conftest import wait_for
+from workers.signs import alive_file
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -88,6 +91,19 @@ class Stack:
                 return now
             time.sleep(0.05)
         raise AssertionError(f"never saw {stage}: {now.model_dump_json(indent=1)}\n{self.read_logs()}")
+
+    def drained(self, worker_id: str) -> bool:
+        """Whether a worker takes no more jobs: it says so, does not listen, and its probe's file is gone."""
+        told = {worker.id: worker.draining for worker in live_workers(self.records)}
+        own = self.settings.model_copy(update={"worker_id": worker_id})
+        return told.get(worker_id) is True and not alive_file(own).exists()
+
+    def wait_drained(self, worker_id: str, seconds: float = 30) -> None:
+        wait_for(lambda: self.drained(worker_id), seconds)
+
+    def wait_worker(self, worker_id: str, seconds: float = 60) -> None:
+        """Wait until a worker has said that it is there."""
+        wait_for(lambda: worker_id in {worker.id for worker in live_workers(self.records)}, seconds)
 
     def outputs_in_store(self, job: Job) -> list[str]:
         return [info.key for info in self.store.list(f"out/{job.tenant}/{job.id}/") if not info.key.endswith(".json")]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,14 @@ from jobs.settings import Settings
 from jobs.store import StoreUnavailable
 from models.errors import InvalidInput, InvalidParams, OutOfMemory, all_codes
 from workers.__main__ import command
-from workers.failures import FetchFailed, explain, is_fatal
+from workers.caches import NoCache
+from workers.failures import FetchFailed, explain, is_disk_full, is_fatal
+from workers.frugal import with_second_plan
 from workers.publish import persist
 from workers.reporter import Reporter
-from workers.signs import busy_file, replace_wedged_child
+from workers.signs import UNFIT_SECONDS, busy_file, note_trouble, replace_wedged_child, trouble_file, unfit
 from workers.watchdog import Watchdog
-from workers.work import load_engine
+from workers.work import Edit, Hooks, Made, load_engine
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -104,6 +107,48 @@ def test_an_unknown_error_tells_only_a_log_id(caplog: pytest.LogCaptureFixture) 
 def test_fatal_device_errors_are_told_from_others() -> None:
     assert is_fatal(RuntimeError("CUDA error: an illegal memory access was encountered"))
     assert not is_fatal(RuntimeError("shape mismatch"))
+
+
+def test_two_failures_of_the_device_or_a_full_disk_make_a_worker_unfit_for_a_while(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, worker_id="w")
+    assert unfit(settings) is None
+    note_trouble(settings, "device")
+    assert unfit(settings) is None
+    note_trouble(settings, "device")
+    assert unfit(settings) == "device"
+    old = time.time() - UNFIT_SECONDS - 1
+    trouble_file(settings).write_text(f"{old:.0f} device\n{time.time():.0f} device\nhalf a li")
+    assert unfit(settings) is None
+    note_trouble(settings, "disk")
+    assert unfit(settings) is None  # it was written behind the broken line
+    note_trouble(settings, "disk")
+    assert unfit(settings) == "disk"
+
+
+def test_a_full_disk_is_told_from_other_errors() -> None:
+    told = explain(OSError(28, "No space left on device"), stage="edit")
+    assert (told.code, told.retryable, told.hint) == ("internal", True, "send the job again") and told.log_id is None
+    assert not is_disk_full(OSError(2, "No such file"))
+
+
+def test_a_second_plan_is_tried_once_and_not_for_a_job_that_must_stop(tmp_path: Path) -> None:
+    plans: list[bool] = []
+
+    def engine(task: Edit, hooks: Hooks, settings: Settings) -> Made:
+        plans.append(task.frugal)
+        if not task.frugal or task.method == "large":
+            raise OutOfMemory("too large")
+        return Made(())
+
+    def run(method: str, *, stop: bool = False) -> Made:
+        hooks = Hooks(NoCache(), lambda *_: None, lambda: stop, lambda _: nullcontext())
+        return with_second_plan(engine)(Edit(method, "", {}, {}, "mp4", tmp_path, ""), hooks, Settings())
+
+    assert [notice.code for notice in run("small").warnings] == ["memory_saved"]
+    for method, stop in (("large", False), ("small", True)):
+        with pytest.raises(OutOfMemory):
+            run(method, stop=stop)
+    assert plans == [False, True, False, True, False]
 
 
 def test_persist_repeats_until_it_works_or_time_is_up() -> None:

@@ -149,6 +149,14 @@ def test_a_store_that_is_away_costs_only_hits(records: Records, tmp_path: Path) 
     assert worker.open().get("invert", KEY) is not None
 
 
+def test_a_disk_that_takes_nothing_costs_only_hits(workers: tuple[Worker, Worker], tmp_path: Path) -> None:
+    first = workers[0]
+    first.disk._folder = tmp_path / "gone"
+    first.stages.put("invert", KEY, tensors(), {})
+    assert first.stages.get("invert", KEY) is not None
+    assert list(first.store.list("cas/")) == []
+
+
 def test_while_one_computes_the_other_waits_and_then_has_it(workers: tuple[Worker, Worker]) -> None:
     first, second = workers
     assert first.stages.get("invert", KEY) is None
