@@ -133,6 +133,10 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
+    def __hash__(self) -> int:
+        """Hash by where it works: a setting may be a mapping, and a process keeps its networks by its settings."""
+        return hash((self.data_dir, self.worker_id))
+
     @property
     def broker(self) -> str:
         """The broker's URL: its own logical database, because visibility timeouts are shared inside one."""

@@ -16,6 +16,7 @@ from jobs.schema import STAGES, Progress, StageProgress
 from jobs.settings import Settings
 from jobs.store import StoreUnavailable
 from models.errors import InvalidInput, InvalidParams, OutOfMemory, all_codes
+from workers import engine
 from workers.__main__ import command
 from workers.caches import NoCache
 from workers.failures import FetchFailed, explain, is_disk_full, is_fatal
@@ -200,3 +201,9 @@ def test_only_a_child_of_ours_that_does_not_move_is_replaced(tmp_path: Path) -> 
     path.write_text("1")
     os.utime(path, (0, 0))
     assert not replace_wedged_child(settings)
+
+
+def test_networks_are_kept_by_settings_whatever_these_hold() -> None:
+    settings = Settings(cache_kind_bytes={"fit": 1}, worker_id="a")
+    assert engine.warm(settings) is engine.warm(Settings(cache_kind_bytes={"fit": 1}, worker_id="a"))
+    assert engine.warm(settings) is not engine.warm(Settings(cache_kind_bytes={"fit": 2}, worker_id="a"))
