@@ -20,7 +20,7 @@ from api.client import (
     upload_headers,
     worth_repeating,
 )
-from api.views import AssetView, JobPage, JobView, MethodList, MethodView
+from api.views import AssetView, JobPage, JobView, LogPage, MethodList, MethodView
 from jobs.assets import digest_of
 
 T = TypeVar("T")
@@ -105,6 +105,14 @@ class AsyncClient:
     async def retry(self, job_id: str) -> JobView:
         """Run a failed or canceled job once more."""
         return await self.send(calls.retry(job_id))
+
+    async def logs(self, job_id: str, after: str = "") -> LogPage:
+        """What happened to a job, oldest line first."""
+        return await self.send(calls.logs(job_id, after))
+
+    async def receipt(self, job_id: str) -> dict[str, Any]:
+        """What a succeeded job's outputs were made from."""
+        return await self.send(calls.receipt(job_id))
 
     async def delete(self, job_id: str) -> None:
         """Delete an ended job and its outputs."""

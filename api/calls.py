@@ -1,5 +1,6 @@
 """Every request of the API as a value: shared by the synchronous and the asynchronous client."""
 
+import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import httpx
 
-from api.views import AssetView, JobPage, JobView, MethodList, MethodView
+from api.views import AssetView, JobPage, JobView, LogPage, MethodList, MethodView
 
 T = TypeVar("T")
 
@@ -15,7 +16,7 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Call(Generic[T]):
     """One request and how its answer is read. `repeatable` calls are sent again after a lost connection;
-    to `absent` ones 404 is an answer.
+    to `absent` ones 404 is an answer; those that may lead to the store itself `follow` redirects.
     """
 
     verb: str
@@ -27,12 +28,14 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     repeatable: bool = True
     absent: bool = False
+    follows: bool = False
     hold_seconds: float = 0.0
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for `httpx.Client.request`; a held answer gets time on top of the usual."""
         timeout = httpx.Timeout(30.0, read=30.0 + self.hold_seconds)
-        given = {"params": dict(self.query), "headers": dict(self.headers), "timeout": timeout}
+        given: dict[str, Any] = {"params": dict(self.query), "headers": dict(self.headers), "timeout": timeout}
+        given["follow_redirects"] = self.follows
         if self.content is not None:
             return given | {"content": self.content}
         return given | ({"json": dict(self.body)} if self.body is not None else {})
@@ -82,6 +85,16 @@ def cancel(job_id: str) -> Call[JobView]:
 def retry(job_id: str) -> Call[JobView]:
     """POST /v1/jobs/{id}/retry."""
     return Call("POST", f"/v1/jobs/{job_id}/retry", _job, headers={"Idempotency-Key": uuid.uuid4().hex})
+
+
+def logs(job_id: str, after: str = "") -> Call[LogPage]:
+    """GET /v1/jobs/{id}/logs."""
+    return Call("GET", f"/v1/jobs/{job_id}/logs", lambda r: LogPage.model_validate(r.json()), query={"after": after})
+
+
+def receipt(job_id: str) -> Call[dict[str, Any]]:
+    """GET /v1/jobs/{id}/receipt."""
+    return Call("GET", f"/v1/jobs/{job_id}/receipt", lambda response: dict(response.json()), follows=True)
 
 
 def delete(job_id: str) -> Call[None]:
@@ -139,3 +152,13 @@ def edit_body(
         "params": dict(params or {}),
     }
     return body | {name: value for name, value in options.items() if value is not None}
+
+
+def edit_again(receipt: Mapping[str, Any], assets: Mapping[str, str]) -> dict[str, Any]:
+    """The body of POST /v1/edits that makes a receipt's outputs again; `assets` are ids by input name."""
+    body: dict[str, Any] = json.loads(json.dumps(receipt["request"]))
+    body["input"]["video"] = {"asset": assets["video"]}
+    for name, given in body["input"].get("files", {}).items():
+        many = [{"asset": assets[f"{name}/{number}"]} for number in range(len(given))]
+        body["input"]["files"][name] = many if isinstance(given, list) else {"asset": assets[name]}
+    return body

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from api import batch_cli
 from api.client import DEFAULT_SERVER
 from api.operate import keys_app
-from api.terminal import FAILED, USAGE, Order, connected, fail, follow, pairs, send
+from api.terminal import FAILED, USAGE, Order, again, connected, fail, follow, pairs, send
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(keys_app, name="keys")
@@ -47,10 +47,18 @@ def up(
 
 @app.command()
 def edit(
-    clip: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The video to edit.")],
-    method: Annotated[str, typer.Option("--method", "-m", help="One of `refilm methods`.")],
-    prompt: Annotated[str, typer.Option(help="What the result shows.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Result: .mp4, .gif or .webp.")],
+    clip: Annotated[
+        Path | None, typer.Argument(exists=True, dir_okay=False, readable=True, help="The video to edit.")
+    ] = None,
+    method: Annotated[str, typer.Option("--method", "-m", help="One of `refilm methods`.")] = "",
+    prompt: Annotated[str, typer.Option(help="What the result shows.")] = "",
+    receipt: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Make again what this receipt is of.")
+    ] = None,
+    adherence: Annotated[
+        str | None, typer.Option(help="How closely to keep to the source: adhere_1 … reimagine_3.")
+    ] = None,
     source_prompt: Annotated[str, typer.Option(help="What the clip shows now.")] = "",
     negative_prompt: Annotated[str, typer.Option(help="What the result should not show.")] = "",
     param: Annotated[list[str] | None, typer.Option("--param", "-p", help="name=value; may be repeated.")] = None,
@@ -65,13 +73,19 @@ def edit(
         raise fail(f"the result's name ends in one of {', '.join(CONTAINERS)}", USAGE)
     if not output.absolute().parent.is_dir():
         raise fail(f"there is no folder {output.absolute().parent}", USAGE)
+    if receipt is not None:
+        with connected(server, api_key) as client:
+            client.download(follow(client, again(client, receipt, clip, CONTAINERS[output.suffix])), output)
+        return typer.echo(output)
+    if clip is None or not method or not prompt:
+        raise fail("an edit takes CLIP, --method and --prompt, or a --receipt", USAGE)
     order = Order(
         clip=clip,
         method=method,
         prompts={"prompt": prompt, "source_prompt": source_prompt, "negative_prompt": negative_prompt},
         params=pairs(param or [], "--param") | ({"seed": str(seed)} if seed is not None else {}),
         files={name: Path(path) for name, path in pairs(file or [], "--input").items()},
-        options={"model": model, "output": {"container": CONTAINERS[output.suffix]}},
+        options={"model": model, "adherence": adherence, "output": {"container": CONTAINERS[output.suffix]}},
     )
     with connected(server, api_key) as client:
         job = follow(client, send(client, order))

@@ -20,7 +20,7 @@ import httpx
 
 from api import calls
 from api.batch_client import Batches
-from api.views import AssetView, JobPage, JobView, MethodList, MethodView
+from api.views import AssetView, JobPage, JobView, LogPage, MethodList, MethodView
 from jobs.assets import digest_of
 
 T = TypeVar("T")
@@ -160,6 +160,14 @@ class Client:
     def retry(self, job_id: str) -> JobView:
         """Run a failed or canceled job once more."""
         return self.send(calls.retry(job_id))
+
+    def logs(self, job_id: str, after: str = "") -> LogPage:
+        """What happened to a job, oldest line first."""
+        return self.send(calls.logs(job_id, after))
+
+    def receipt(self, job_id: str) -> dict[str, Any]:
+        """What a succeeded job's outputs were made from."""
+        return self.send(calls.receipt(job_id))
 
     def delete(self, job_id: str) -> None:
         """Delete an ended job and its outputs."""

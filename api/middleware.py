@@ -1,6 +1,5 @@
 """What every request passes: an id, a bound on its body, security headers. Plain ASGI, so streams stay streams."""
 
-import re
 import uuid
 from collections.abc import Mapping, MutableMapping
 from typing import Any
@@ -8,11 +7,12 @@ from typing import Any
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bound_contextvars
 
 from api.errors import Problem, respond
+from jobs.origin import REQUEST_ID, came_from
 
 LOG = structlog.get_logger(__name__)
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -57,7 +57,8 @@ class RequestContext:
             await send(message)
 
         try:
-            await self.app(scope, receive, labelled)
+            with came_from(request_id, headers.get("traceparent", "")) as origin, bound_contextvars(**origin.fields()):
+                await self.app(scope, receive, labelled)
         except Exception as error:
             log_id = uuid.uuid4().hex
             LOG.error("request.crashed", log_id=log_id, path=scope["path"], exc_info=error)

@@ -2,11 +2,13 @@
 
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from fastapi import Response
 
-from api.views import AssetView, EtaView, JobView, OutputView
+from api.views import AssetView, EtaView, JobView, OutputView, PreviewView
 from jobs.schema import Asset, Job, Output
 from jobs.states import State
 
@@ -60,17 +62,26 @@ def output_view(job: Job, output: Output) -> OutputView:
     return OutputView(**output.model_dump(), url=f"/v1/jobs/{job.id}/outputs/{output.name}")
 
 
+def preview_view(job_id: str, preview: Mapping[str, Any]) -> PreviewView:
+    """One preview with the path of its bytes."""
+    return PreviewView(**preview, url=f"/v1/jobs/{job_id}/previews/{preview['name']}")
+
+
 def job_view(job: Job) -> JobView:
     """The job as its tenant sees it."""
     self_url = f"/v1/jobs/{job.id}"
-    urls = {"self": self_url} | {name: f"{self_url}/{name}" for name in ("events", "cancel", "retry")}
+    urls = {"self": self_url} | {name: f"{self_url}/{name}" for name in ("events", "logs", "cancel", "retry")}
     left = None if job.state.terminal else remaining_seconds(job)
     finish = datetime.fromtimestamp(datetime.now(UTC).timestamp() + left, UTC) if left is not None else None
-    fields = {name: getattr(job, name) for name in JobView.model_fields if hasattr(job, name) and name != "outputs"}
+    made = ("outputs", "preview")
+    fields = {name: getattr(job, name) for name in JobView.model_fields if hasattr(job, name) and name not in made}
+    receipt = f"{self_url}/receipt" if job.state == State.SUCCEEDED and not job.media_gone else None
     return JobView(
         **fields,
         eta=EtaView(finish=finish, basis="progress" if finish else None),
         outputs=tuple(output_view(job, output) for output in job.outputs),
+        preview=preview_view(job.id, job.preview.model_dump()) if job.preview else None,
+        receipt=receipt,
         urls=urls,
     )
 

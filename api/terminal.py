@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 from rich.text import Text
 
+from api import calls
 from api.client import Client, RefilmError
 from api.views import JobView
+from jobs.assets import digest_of
 from jobs.states import State
 
 FAILED, USAGE = 1, 2
@@ -88,6 +90,28 @@ def send(client: Client, order: Order) -> JobView:
         files = {name: client.upload(path).id for name, path in order.files.items()}
     request: dict[str, Any] = {"method": order.method, "video": clip.id, "params": params, "files": files}
     return client.edit(**(request | dict(order.prompts) | dict(order.options)))
+
+
+def again(client: Client, receipt: Path, clip: Path | None, container: str) -> JobView:
+    """Create the job that a receipt is of, from files that the server has or from this clip."""
+    try:
+        held = json.loads(receipt.read_text())
+        wanted, made = held["inputs"], held["request"]["output"]["container"]
+        digests = {name: str(given["sha256"]) for name, given in wanted.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise fail(f"{receipt} is not a receipt", USAGE) from None
+    if made != container:
+        raise fail(f"the receipt is of a result in .{made}", USAGE)
+    if clip is not None and digest_of(clip) not in digests.values():
+        raise fail(f"{clip} is none of the receipt's inputs: its content is another", USAGE)
+    if clip is not None:
+        client.upload(clip)
+    assets = {name: client.send(calls.asset_from_hash(digest)) for name, digest in digests.items()}
+    missing = [f"{name} (sha256 {digests[name]})" for name, asset in assets.items() if asset is None]
+    if missing:
+        raise fail(f"the server does not have {', '.join(missing)}: give it as CLIP", USAGE)
+    ids = {name: asset.id for name, asset in assets.items() if asset is not None}
+    return client.send(calls.create(calls.edit_again(held, ids)))
 
 
 def follow(client: Client, job: JobView) -> JobView:

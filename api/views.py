@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from jobs.batch import BatchPlace
+from jobs.journal import LogLine
 from jobs.schema import Attempt, JobError, Notice, Place, Placement, Progress, Usage
 from jobs.states import State
 
@@ -42,6 +43,21 @@ class EtaView(View):
     basis: str | None = None
 
 
+class PreviewView(View):
+    """What the edit looked like after `step` of `steps`: an animated WebP of a few frames."""
+
+    url: str
+    name: str
+    step: int
+    steps: int
+    attempt: int = 0
+    media_type: str = "image/webp"
+    width: int
+    height: int
+    frames: int
+    fps: float
+
+
 class JobView(View):
     """A job: one request to edit one clip."""
 
@@ -69,6 +85,13 @@ class JobView(View):
     retry_of: str | None = None
     batch: BatchPlace | None = None
     """The batch it came with, and its place there."""
+    preview: PreviewView | None = None
+    """The newest one, where `output.preview` asks for them."""
+    receipt: str | None = None
+    """Where the receipt is, once the job has succeeded."""
+    request_id: str | None = None
+    """`X-Request-Id` of the request that made the job."""
+    traceparent: str | None = None
     urls: dict[str, str] = {}
     labels: dict[str, str] = {}
     metadata: dict[str, JsonValue] = {}
@@ -77,6 +100,13 @@ class JobView(View):
     def ended(self) -> bool:
         """Whether the state is one of the four that never change."""
         return self.state.terminal
+
+
+class LogPage(View):
+    """A part of a job's log, oldest line first; `next_cursor` is where later lines begin."""
+
+    data: tuple[LogLine, ...]
+    next_cursor: str | None = None
 
 
 class JobPage(View):
@@ -122,6 +152,8 @@ class MethodView(MethodSummary):
 
     documentation: str = ""
     stages: tuple[str, ...] = ()
+    adherence: dict[str, dict[str, float]] = {}
+    """What each rung of `adherence` sets; empty where the method has no such ladder."""
     inputs: dict[str, Any]
     params: dict[str, Any]
 

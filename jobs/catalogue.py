@@ -9,6 +9,8 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
+from jobs.request import JobRequest
+
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 
 _CODES = {
@@ -47,6 +49,10 @@ class UnknownMethod(KeyError):
     """No method has this id."""
 
 
+class NoLadder(ValueError):
+    """The method does not say what keeping to the source means for it."""
+
+
 class Catalogue:
     """Methods by id, each with `inputs` and `params` schemas."""
 
@@ -64,6 +70,18 @@ class Catalogue:
         if method_id not in self._methods:
             raise UnknownMethod(method_id)
         return self._methods[method_id]
+
+    def adhered(self, request: JobRequest) -> JobRequest:
+        """The request with its rung of the method's ladder as parameters; those it has itself go before them.
+
+        Raises NoLadder for a rung that the method does not have.
+        """
+        if request.adherence is None:
+            return request
+        ladder = self.method(request.method).get("adherence", {})
+        if request.adherence not in ladder:
+            raise NoLadder(request.method)
+        return request.model_copy(update={"params": ladder[request.adherence] | request.params})
 
     def errors(self, method_id: str, params: dict[str, Any], inputs: set[str]) -> list[dict[str, Any]]:
         """Return what is wrong with a request's engine parameters and input names; empty when it can be accepted.

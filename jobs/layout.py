@@ -32,6 +32,16 @@ def batch_folder(tenant: str, batch_id: str) -> str:
     return f"batches/{tenant_part(tenant)}/{batch_id}/"
 
 
+def journal(tenant: str, job_id: str) -> str:
+    """The log of an ended job."""
+    return job_folder(tenant, job_id) + "log.json"
+
+
+def receipt(tenant: str, job_id: str, fence: int) -> str:
+    """What the outputs of an attempt were made from."""
+    return attempt_folder(tenant, job_id, fence) + "receipt.json"
+
+
 def outputs_folder(tenant: str, job_id: str) -> str:
     """Folder of a job's outputs, of all attempts."""
     return f"out/{tenant_part(tenant)}/{job_id}/"

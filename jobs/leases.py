@@ -4,13 +4,13 @@ A fence that is no longer the record's is answered with `lost`: the work is then
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from jobs.records import Records
 from jobs.rows import SCHEMA_VERSION, dump_notices, dump_outputs
-from jobs.schema import Job, JobError, Notice, Output, Placement, Progress, Usage
+from jobs.schema import Job, JobError, Notice, Output, Placement, Preview, Progress, Usage
 
 Beat = Literal["ok", "cancel", "lost"]
 
@@ -86,6 +86,18 @@ class Leases:
             fields["placement"] = placement.model_dump_json(exclude_none=True)
         packed = json.dumps(fields) if fields else ""
         answer: Beat = self._run("beat", claim.job_id, claim.fence, self._lease_ms, packed)
+        return answer
+
+    def write(self, claim: Claim, lines: Sequence[Mapping[str, Any]]) -> Beat:
+        """Add lines, as `jobs.journal.draft` makes them, to the job's log."""
+        answer: Beat = self._run("log", claim.job_id, claim.fence, json.dumps(list(lines)))
+        return answer
+
+    def show(self, claim: Claim, preview: Preview) -> Beat:
+        """Announce a preview that lies in the store."""
+        data = preview.model_dump_json(exclude_none=True)
+        packed = json.dumps(json.loads(data) | {"fence": claim.fence})
+        answer: Beat = self._run("preview", claim.job_id, claim.fence, packed)
         return answer
 
     def finalize(self, claim: Claim) -> Beat:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from jobs import layout
 from jobs.batch import BatchPlace
+from jobs.origin import Origin
 from jobs.records import Idempotency
 from jobs.request import JobRequest
 from jobs.rows import SCHEMA_VERSION
@@ -55,6 +56,8 @@ class Manifest(BaseModel):
     group_limit: int = 0
     idempotency_key: str = ""
     request_hash: str = ""
+    request_id: str = ""
+    traceparent: str = ""
     request: JobRequest
     inputs: dict[str, InputFile]
 
@@ -65,10 +68,11 @@ class Manifest(BaseModel):
 
     @property
     def born(self) -> dict[str, int | str]:
-        """What the record holds of a batch: for the scripts that count and take turns, and `place` for readers."""
+        """What the record holds of origin and batch: for the scripts that count and take turns, `place` for readers."""
+        fields: dict[str, int | str] = {**Origin(self.request_id, self.traceparent).fields()}
         if self.batch is None:
-            return {}
-        fields: dict[str, int | str] = {"batch": self.batch.id, "group": self.batch.id}
+            return fields
+        fields |= {"batch": self.batch.id, "group": self.batch.id}
         return fields | {"group_limit": self.group_limit, "place": self.batch.model_dump_json()}
 
 

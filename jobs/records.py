@@ -105,7 +105,7 @@ class Records:
         """Create the record, queued at once when `ready`; with the idempotency row in the same script.
 
         Raises IdempotencyReuse and QueueFull. A job with this id that exists already is returned as replayed. `born`
-        overrides what a new record starts with (`created` in ms, `fence`), for one that existed before.
+        adds to what a new record starts with: its origin, and `created` (ms) and `fence` of one that existed before.
         """
         fields = creation_fields(request, tenant, self.settings, pool=pool, retry_of=retry_of, born=born or {})
         key, digest = (idempotency.key, idempotency.request_hash) if idempotency else ("", "")

@@ -17,6 +17,9 @@ from pydantic_core import to_json
 Priority = Literal["interactive", "standard", "batch", "background"]
 BROKER_PRIORITY: dict[Priority, int] = {"interactive": 0, "standard": 3, "batch": 6, "background": 9}
 
+Adherence = Literal[
+    "adhere_1", "adhere_2", "adhere_3", "flex_1", "flex_2", "flex_3", "reimagine_1", "reimagine_2", "reimagine_3"
+]
 MethodId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 ModelRef = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 AssetId = Annotated[str, StringConstraints(pattern=r"^ast_[0-9a-v]{26}$")]
@@ -102,10 +105,18 @@ class PromptSet(Strict):
     negative: Prompt = ""
 
 
+class PreviewOptions(Strict):
+    """Pictures of the edit while it is made: after how many steps, and how many pixels their longer side has."""
+
+    every_steps: int = Field(default=10, ge=1, le=1000)
+    max_px: int = Field(default=256, ge=64, le=1024)
+
+
 class OutputOptions(Strict):
-    """Container of the result and how long it is kept."""
+    """Container of the result, previews on the way to it, and how long they are kept."""
 
     container: Literal["mp4", "gif", "webp"] = "mp4"
+    preview: PreviewOptions | None = None
     expires_in: int | None = Field(default=None, ge=60, le=30 * 86400)
 
 
@@ -130,12 +141,17 @@ class WebhookRef(Strict):
 
 
 class JobRequest(Strict):
-    """One edit. `params` holds the method's own parameters as `/v1/methods/{id}` describes them."""
+    """One edit. `params` holds the method's own parameters as `/v1/methods/{id}` describes them.
+
+    `adherence` sets those of them that say how closely the edit keeps to the source, where the method has such a
+    ladder; what `params` holds goes before it.
+    """
 
     method: MethodId
     model: ModelRef | None = None
     input: EditInput
     prompt: PromptSet = PromptSet()
+    adherence: Adherence | None = None
     params: Params = Field(default_factory=dict)
     output: OutputOptions = OutputOptions()
     cache: CacheOptions = CacheOptions()

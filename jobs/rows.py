@@ -7,8 +7,9 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from jobs.batch import BatchPlace
+from jobs.catalogue import load
 from jobs.request import BROKER_PRIORITY, JobRequest
-from jobs.schema import Attempt, Job, JobError, Notice, Output, Placement, Progress, Usage, from_ms
+from jobs.schema import Attempt, Job, JobError, Notice, Output, Placement, Preview, Progress, Usage, from_ms
 from jobs.settings import Settings
 from jobs.states import State
 
@@ -29,7 +30,7 @@ def creation_fields(
         "priority": BROKER_PRIORITY[request.priority],
         "method": request.method,
         "model": request.model or "",
-        "request": request.model_dump_json(),
+        "request": load().adhered(request).model_dump_json(),
         "retry_of": retry_of,
         "webhook": request.webhook.model_dump_json() if request.webhook else "",
         "ttl": int(life * 1000),
@@ -66,6 +67,7 @@ def job_from(job_id: str, row: dict[str, str]) -> Job:
         "outputs": tuple(Output.model_validate(item) for item in json.loads(row.get("outputs") or "[]")),
         "attempts": tuple(_attempt(item) for item in json.loads(row.get("attempts") or "[]")),
         "usage": _usage(row),
+        "preview": _preview(row),
     }
     return Job(
         id=job_id,
@@ -75,6 +77,8 @@ def job_from(job_id: str, row: dict[str, str]) -> Job:
         model=row.get("model") or None,
         expires_at=from_ms(_whole(row, "expires")),
         retry_of=row.get("retry_of") or None,
+        request_id=row.get("request_id") or None,
+        traceparent=row.get("traceparent") or None,
         labels=request.labels,
         metadata=request.metadata,
         tenant=row["tenant"],
@@ -94,6 +98,13 @@ def _whole(row: dict[str, str], name: str) -> int:
 
 def _attempt(item: dict[str, Any]) -> Attempt:
     return Attempt.model_validate(item | {"started_at": from_ms(int(item["started"]))})
+
+
+def _preview(row: dict[str, str]) -> Preview | None:
+    """The newest preview of the attempt that runs or succeeded; those of others are gone."""
+    found = Preview.model_validate_json(row["preview"]) if row.get("preview") else None
+    gone = row["state"] in {State.FAILED, State.CANCELED, State.EXPIRED} or row.get("media_gone") == "1"
+    return None if found is None or gone or found.fence != _whole(row, "fence") else found
 
 
 def _usage(row: dict[str, str]) -> Usage:

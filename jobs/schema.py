@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from jobs.batch import BatchPlace
 from jobs.codes import JOB_CODES
+from jobs.progress import STAGES, Progress, Record, StageName, StageProgress, StageState
 from jobs.request import (
     BROKER_PRIORITY,
     AssetRef,
@@ -39,6 +40,7 @@ __all__ = [
     "OutputOptions",
     "Place",
     "Placement",
+    "Preview",
     "Priority",
     "Progress",
     "PromptSet",
@@ -48,39 +50,6 @@ __all__ = [
     "Trim",
     "Usage",
 ]
-
-StageName = Literal["fetch", "prepare", "fit", "invert", "edit", "decode", "publish"]
-StageState = Literal["pending", "running", "done", "skipped"]
-STAGES: tuple[StageName, ...] = ("fetch", "prepare", "fit", "invert", "edit", "decode", "publish")
-
-
-class Record(BaseModel):
-    """Base of everything the service says: frozen; readers ignore fields they do not know."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class StageProgress(Record):
-    """One stage: `seconds` once it ended, `step` of `steps` while it runs, `cache` where a result can be reused."""
-
-    name: StageName
-    state: StageState = "pending"
-    seconds: float | None = None
-    step: int | None = None
-    steps: int | None = None
-    cache: Literal["hit", "miss"] | None = None
-    frame_evals: int | None = None
-    saved_frame_evals: int | None = None
-    saved_seconds: float | None = None
-
-
-class Progress(Record):
-    """Where a job is: `fraction` of the work, the running stage and its index counted from 1."""
-
-    fraction: float = Field(default=0.0, ge=0, le=1)
-    stage: StageName | None = None
-    stage_index: int = 0
-    stages: tuple[StageProgress, ...] = tuple(StageProgress(name=name) for name in STAGES)
 
 
 class JobError(Record):
@@ -170,6 +139,21 @@ class Notice(Record):
     message: str
 
 
+class Preview(Record):
+    """What the edit looked like after `step` of `steps`: a few frames, animated, in the attempt's folder."""
+
+    name: str
+    step: int
+    steps: int
+    attempt: int = 0
+    media_type: str = "image/webp"
+    width: int
+    height: int
+    frames: int
+    fps: float
+    fence: int = Field(exclude=True)
+
+
 class Job(Record):
     """A job as its tenant sees it. Fields marked excluded are for the service only."""
 
@@ -194,6 +178,9 @@ class Job(Record):
     warnings: tuple[Notice, ...] = ()
     retry_of: str | None = None
     batch: BatchPlace | None = None
+    request_id: str | None = None
+    traceparent: str | None = None
+    preview: Preview | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
@@ -209,7 +196,7 @@ class Event(Record):
     """One entry of a job's stream. `id` is the stream's id, good for `Last-Event-ID`."""
 
     id: str
-    type: Literal["state", "progress", "output", "log", "end"]
+    type: Literal["state", "progress", "preview", "output", "log", "end"]
     version: int
     state: State
     data: dict[str, JsonValue] = Field(default_factory=dict)

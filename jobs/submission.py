@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jobs import ids, manifest, routing
+from jobs import ids, manifest, origin, routing
 from jobs.assets import Assets
 from jobs.connection import QueueUnavailable
 from jobs.manifest import InputFile, Manifest
@@ -46,7 +46,7 @@ def submit(
     earlier = records.replay(tenant, idempotency) if idempotency else None
     if earlier is not None:
         return Created(earlier, replayed=True)
-    inputs = input_files(Assets(store), tenant, request)
+    inputs, came = input_files(Assets(store), tenant, request), origin.current()
     accepted = Manifest(
         id=ids.new(ids.JOB),
         tenant=tenant,
@@ -56,6 +56,8 @@ def submit(
         request_hash=idempotency.request_hash if idempotency else "",
         request=request,
         inputs=inputs,
+        request_id=came.request_id,
+        traceparent=came.traceparent,
     )
     manifest.write(store, accepted)
     return _register(accepted, records, store, bell, most_ahead)

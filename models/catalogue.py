@@ -10,6 +10,7 @@ from models.backbones import sd
 from models.method import Method
 from models.params import STAGES, stage_of
 
+RUNGS = tuple(f"{word}_{number}" for word in ("adhere", "flex", "reimagine") for number in (1, 2, 3))
 PATH = Path(__file__).resolve().parent.parent / "jobs" / "catalogue.json"
 
 
@@ -29,9 +30,19 @@ def describe(method_id: str) -> dict[str, Any]:
         "backbones": sorted(name for name, preset in sd.PRESETS.items() if preset.family in families),
         "version": getattr(module, "VERSION", 1),
         "stages": [stage for stage in STAGES if stage not in Method.optional or _has(kind, stage)],
+        "adherence": rungs(kind),
         "inputs": _schema(kind.Inputs),
         "params": _ordered(kind),
     }
+
+
+def rungs(kind: type[Method]) -> dict[str, dict[str, float]]:
+    """The method's parameters on each rung, from keeping to the source to leaving it; empty where it has no ladder."""
+    if not kind.adherence:
+        return {}
+    part = {rung: number / (len(RUNGS) - 1) for number, rung in enumerate(RUNGS)}
+    ends = kind.adherence.items()
+    return {rung: {name: round(a + (b - a) * part[rung], 3) for name, (a, b) in ends} for rung in RUNGS}
 
 
 def _has(kind: type[Method], stage: str) -> bool:

@@ -13,9 +13,12 @@ from models.backbones.backbone import Backbone
 from models.digest import digest_json
 from models.errors import Cancelled
 from models.params import Stage
-from models.types import Clip, File
+from models.schedules.estimates import Watch
+from models.types import Clip, File, Frames
 
 Item = TypeVar("Item")
+PREVIEW_FRAMES = 4
+"""Frames of a clip that a preview decodes: enough to see the motion, few enough to cost little."""
 
 
 class Cache(Protocol):
@@ -75,6 +78,32 @@ class Warned:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """Shows what a loop has come to after every so many steps: ``show(frames, step, steps)``, frames ``f c h w``.
+
+    The frames are a few of the clip, evenly spaced, decoded from the step's own clean estimate; nothing else is
+    computed, and nothing of the edit depends on it.
+    """
+
+    every_steps: int
+    show: Callable[[Frames, int, int], None]
+    watch: Watch = field(default_factory=Watch)
+
+    def begin(self, step: int, steps: int) -> None:
+        """Before step number ``step`` (from 1): want its estimate if it is due; the last one is the edit itself."""
+        self.watch.wanted, self.watch.newest = step % self.every_steps == 0 and step < steps, None
+
+    def end(self, backbone: Backbone, step: int, steps: int) -> None:
+        """After it: decode and show the estimate, if there is one of a clip."""
+        x0, self.watch.newest = self.watch.newest, None
+        if x0 is None or x0.ndim != 5:
+            return
+        count = x0.shape[2]
+        picked = torch.linspace(0, count - 1, min(PREVIEW_FRAMES, count)).round().long()
+        self.show(backbone.decode_latents(x0[-1:, :, picked]), step, steps)
+
+
+@dataclass(frozen=True)
 class Context:
     """Handed to every verb, one per stage.
 
@@ -90,6 +119,7 @@ class Context:
     cache: Cache = field(default_factory=NoCache)
     clip_key: str = ""
     warnings: list[Warned] = field(default_factory=list)
+    preview: Preview | None = None
 
     def generator(self, seed: int) -> torch.Generator:
         """A fresh CPU generator for this seed, salted with the stage so that a cache hit changes no later number."""
@@ -102,7 +132,12 @@ class Context:
         for index, item in enumerate(listed):
             self.check()
             self.report(index, len(listed), label)
+            if self.preview is None:
+                yield item
+                continue
+            self.preview.begin(index + 1, len(listed))
             yield item
+            self.preview.end(self.backbone, index + 1, len(listed))
         self.report(len(listed), len(listed), label)
 
     def check(self) -> None:

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 
 from models.backbones.backbone import Backbone
-from models.context import Cache, Context, NoCache, Warned
+from models.context import Cache, Context, NoCache, Preview, Warned
 from models.digest import digest_json
 from models.errors import EditError, InvalidParams, OutOfMemory
 from models.method import Method, VideoInput, absent, validated, warn_unread_words
 from models.params import STAGES, Stage, VideoParams, guarded, own
+from models.schedules import estimates
 from models.types import Clip, File, Fitted, Trajectory, Video, finite, pack, unpack
 
 CACHED: dict[Stage, type] = {"prepare": Clip, "fit": Fitted, "invert": Trajectory}
@@ -72,6 +73,7 @@ class Run:
     progress: Callable[[Progress], None]
     cancelled: Callable[[], bool]
     salt: str
+    preview: Preview | None
 
 
 def method_ids() -> list[str]:
@@ -106,16 +108,17 @@ def run(
     progress: Callable[[Progress], None] = lambda progress: None,
     cancelled: Callable[[], bool] = lambda: False,
     salt: str = "",
+    preview: Preview | None = None,
 ) -> Result:
     """Edit one clip: prepare, fit, invert, edit, decode.
 
-    ``inputs`` maps field names to File (or tuples of File); ``salt`` separates tenants in the cache. Raises the errors
-    of ``models.errors``; whatever happens, the backbone is given back as it was.
+    ``inputs`` maps field names to File (or tuples of File); ``salt`` separates tenants in the cache; ``preview`` shows
+    the edit while it is made. Raises the errors of ``models.errors``; the backbone is always given back as it was.
     """
     p, files = validated(kind, params, inputs)
-    current = Run(kind(), files, p, backbone, cache or NoCache(), progress, cancelled, salt)
+    current = Run(kind(), files, p, backbone, cache or NoCache(), progress, cancelled, salt, preview)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), estimates.watched(preview.watch if preview else None):
             return _stages(current)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
@@ -219,7 +222,8 @@ def _context(current: Run, stage: Stage, clip_key: str) -> Context:
         current.progress(Progress(stage, "running", step, steps, label))
 
     inputs = _inputs(current.inputs, stage, exact=False)
-    return Context(current.backbone, stage, inputs, report, current.cancelled, current.cache, clip_key)
+    shown = current.preview if stage == "edit" else None
+    return Context(current.backbone, stage, inputs, report, current.cancelled, current.cache, clip_key, preview=shown)
 
 
 def _call(current: Run, stage: Stage, ctx: Context, values: dict[str, Any]) -> Any:

@@ -46,6 +46,14 @@ class VideoInput(BaseModel):
     """The clip to edit."""
 
 
+Ladder = Mapping[str, tuple[float, float]]
+
+
+def ladder(**ends: tuple[float, float]) -> Ladder:
+    """Name the parameters that keep an edit close to its source: their value at the closest rung, and at the freest."""
+    return ends
+
+
 @dataclass(frozen=True)
 class Paper:
     """Where a method was published."""
@@ -66,6 +74,8 @@ class Method:
     backbone: ClassVar[Preset]
     families: ClassVar[tuple[str, ...]] = ()
     """Families of checkpoints it runs on, where there are more than its default backbone's."""
+    adherence: ClassVar[Ladder] = {}
+    """The parameters that say how closely the edit keeps to the source: most, and least closely."""
     Inputs: ClassVar[type[VideoInput]] = VideoInput
     Params: ClassVar[type[VideoParams]] = VideoParams
     optional: ClassVar[tuple[str, ...]] = ("fit", "invert")

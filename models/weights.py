@@ -199,7 +199,12 @@ def _broken(path: Path, reason: str) -> WeightsUnavailable:
 
 
 def digest_folder(folder: Path, roles: Sequence[str] = SD_ROLES, *, known: Path = DIGESTS) -> str:
-    """The sha256 over the sha256 of every file a checkpoint is loaded from: weights, configurations, vocabularies.
+    """The sha256 over `file_digests`: the identity of a checkpoint."""
+    return digest_json(file_digests(folder, roles, known=known))
+
+
+def file_digests(folder: Path, roles: Sequence[str] = SD_ROLES, *, known: Path = DIGESTS) -> dict[str, str]:
+    """The sha256 of every file a checkpoint is loaded from, by path: weights, configurations, vocabularies.
 
     Files of 64 MiB and more are read once and remembered in `known` until they change. Raises WeightsUnavailable
     (`model.integrity`) when a file of the hub's cache is not what its name, a sha256, says.
@@ -213,7 +218,7 @@ def digest_folder(folder: Path, roles: Sequence[str] = SD_ROLES, *, known: Path 
             digests[path.relative_to(folder).as_posix()] = _digest(path.resolve(), remembered)
     if remembered != before:
         _write_json(known.expanduser(), remembered)
-    return digest_json(digests)
+    return digests
 
 
 def _digest(path: Path, remembered: dict[str, str]) -> str:

@@ -14,13 +14,16 @@ import structlog
 
 from jobs import manifest
 from jobs.leases import Claim, Outcome
+from jobs.manifest import InputFile
 from jobs.schema import Output, Placement, Usage
 from jobs.settings import Settings
 from jobs.store import ObjectMissing
 from workers import publish
+from workers.diary import Diary
 from workers.failures import FetchFailed, explain, is_disk_full, is_fatal
 from workers.heartbeat import ABANDONED, Heartbeat, Verdict
 from workers.inputs import fetch
+from workers.previews import Previews
 from workers.reporter import Reporter
 from workers.signs import note_trouble
 from workers.work import Edit, Fetched, Hooks, Made, StageCache
@@ -51,6 +54,9 @@ class Attempt:
         self._placement = Placement(worker=self._settings.worker_id)
         self._usage = Usage()
         self._told = ("", "")
+        self._accepted: dict[str, InputFile] = {}
+        self._diary = Diary(runner.leases, claim)
+        heart.also.append(self._diary.flush)
 
     def run(self) -> str:
         """Work. Returns a final state, `queued` or `lost`. Raises QueueUnavailable when Redis stays away."""
@@ -73,11 +79,14 @@ class Attempt:
             inputs=inputs,
             container=request.output.container,
             folder=self._folder,
+            preview=request.output.preview,
             salt=hashlib.sha256(salted.encode()).hexdigest(),
         )
         cache, flights = self._runner.caches.open(self._claim, self._heart)
+        previews = Previews(self._runner.store, self._runner.leases, self._claim, self._diary)
         try:
-            made = self._runner.engine(task, self._hooks(cache), self._settings)
+            with previews:
+                made = self._runner.engine(task, self._hooks(cache, previews), self._settings)
         finally:
             flights.end_all()
         self._reporter.settle(made.stages)
@@ -92,6 +101,7 @@ class Attempt:
                 accepted = manifest.read(store, job.tenant, job.id)
             except ObjectMissing as error:
                 raise FetchFailed("the job was deleted from the store") from error
+            self._accepted = accepted.inputs
             return fetch(accepted, store, self._folder, self._heart.alive)
 
         inputs = self._persist(bring)
@@ -100,24 +110,28 @@ class Attempt:
         self._tell("fetch", "done")
         return inputs
 
-    def _hooks(self, cache: StageCache) -> Hooks:
+    def _hooks(self, cache: StageCache, previews: Previews) -> Hooks:
         @contextmanager
         def loading(checkpoint: str) -> Iterator[None]:
             log.info("loading checkpoint", checkpoint=checkpoint)
+            self._diary.write("loading")
             with self._heart.loading(), self._runner.loading(checkpoint):
                 yield
 
-        return Hooks(cache=cache, tell=self._tell, cancelled=self._heart.stop_wanted, loading=loading)
+        stop = self._heart.stop_wanted
+        return Hooks(cache=cache, tell=self._tell, cancelled=stop, loading=loading, preview=previews.show)
 
     def _publish(self, made: Made) -> tuple[Output, ...]:
         self._tell("publish", "running")
         self._check()
-        outputs = self._persist(lambda: publish.upload(self._runner.store, self._claim, made))
+        outputs = self._persist(lambda: publish.upload(self._runner.store, self._claim, made, self._accepted))
+        size = sum(output.size_bytes for output in outputs)
+        self._diary.write("outputs.uploaded", size_bytes=size, files=len(outputs))
         self._tell("publish", "done")
         self._runner.announce(device=made.device, warm=made.loaded)
         self._usage = self._usage.model_copy(
             update={
-                "bytes_out": sum(output.size_bytes for output in outputs),
+                "bytes_out": size,
                 "gpu_seconds": made.gpu_seconds,
                 "peak_vram_bytes": made.peak_vram_bytes,
                 "frame_evals": sum(stage.frame_evals or 0 for stage in made.stages),
@@ -152,13 +166,15 @@ class Attempt:
             self._runner.caches.make_room()
         where = {"stage": self._reporter.stage, "attempt": self._claim.job.attempt, "worker": self._settings.worker_id}
         problem = explain(error, **where)
-        log.warning("job failed", code=problem.code, stage=problem.stage)
+        self._diary.write("failed", level="warning", stage=problem.stage, code=problem.code)
         ended = self._finish(Outcome("failed", error=problem))
         publish.sweep(self._runner.store, self._claim, keep=False)
         return ended
 
     def _stop(self, verdict: Verdict) -> str:
         """Leave the job for the reason the heartbeat, or the record itself, gave."""
+        self._diary.write("stopped", reason=verdict)
+        self._diary.close()
         publish.sweep(self._runner.store, self._claim, keep=False)
         if verdict == "lost":
             return "lost"
@@ -178,6 +194,7 @@ class Attempt:
             usage=self._usage,
             placement=self._placement,
         )
+        self._diary.close()
         ended = self._persist(lambda: self._runner.leases.finish(self._claim, whole))
         self._heart.stop()
         return ended
@@ -192,7 +209,10 @@ class Attempt:
             raise Stopped
 
     def _tell(self, stage: str, state: str, step: int = 0, steps: int = 0) -> None:
-        if (stage, state) != self._told:
-            log.info("stage", stage=stage, state=state)
-            self._told = (stage, state)
+        fresh, self._told = (stage, state) != self._told, (stage, state)
         self._reporter.tell(stage, state, step, steps)
+        if fresh and state == "running":
+            self._diary.write("stage.begun", stage=stage)
+        elif fresh:
+            done = next(item for item in self._reporter.snapshot().stages if item.name == stage)
+            self._diary.write("stage.ended", stage=stage, outcome=state, cache=done.cache, seconds=done.seconds)

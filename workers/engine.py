@@ -4,19 +4,27 @@ import gc
 import time
 from contextlib import nullcontext
 from functools import cache
+from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from jobs.schema import Notice, StageProgress
 from jobs.settings import Settings
 from models import engine, video
+from models.backbones.backbone import Backbone
+from models.context import Preview
 from models.errors import Cancelled
 from models.method import validated
-from models.types import File, Video
+from models.params import VideoParams
+from models.types import File, Frames, Video
 from workers import device as devices
 from workers import series
 from workers.warm import Warm
 from workers.work import Edit, Hooks, Made, MadeFile
 
+PREVIEW_FPS = 4.0
 MEDIA_TYPES = {"mp4": "video/mp4", "gif": "image/gif", "webp": "image/webp"}
 
 
@@ -30,7 +38,7 @@ def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
     """Perform one edit. Raises the errors of `models.errors`; drops its tensors whatever happens."""
     kind = engine.find(task.method)
     inputs = _files(task)
-    validated(kind, task.params, inputs)  # before weights are read, which may take minutes
+    params, _ = validated(kind, task.params, inputs)  # before weights are read, which may take minutes
     backbone, was_warm = warm(settings).get(task.checkpoint, kind.backbone.family, hooks.loading)
     devices.begin(backbone.device)
     began = time.monotonic()
@@ -49,6 +57,7 @@ def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
                 progress=tell,
                 cancelled=hooks.cancelled,
                 salt=task.salt,
+                preview=_preview(task, hooks),
             )
         spent = time.monotonic() - began
         return Made(
@@ -61,11 +70,51 @@ def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
             loaded=warm(settings).checkpoints,
             gpu_seconds=spent if backbone.device.type != "cpu" else 0.0,
             peak_vram_bytes=devices.peak_bytes(backbone.device),
-            receipt={"checkpoint_digest": backbone.digest, "keys": {item.name: item.key for item in result.stages}},
+            receipt=_receipt(task, params, backbone, result),
         )
     finally:
         gc.collect()
         devices.release()
+
+
+def _receipt(task: Edit, params: VideoParams, backbone: Backbone, result: engine.Result) -> dict[str, Any]:
+    """What the result depends on, beside the inputs."""
+    module = import_module(engine.find(task.method).__module__)
+    return {
+        "params": params.model_dump(mode="json"),
+        "method": {"id": task.method, "version": getattr(module, "VERSION", 1)},
+        "model": {
+            "checkpoint": backbone.checkpoint,
+            "revision": backbone.revision,
+            "digest": backbone.digest,
+            "files": backbone.files,
+        },
+        "keys": {item.name: item.key for item in result.stages},
+        "numerics": {
+            "torch": torch.__version__,
+            "dtype": str(backbone.dtype).removeprefix("torch."),
+            "device_type": backbone.device.type,
+            "threads": torch.get_num_threads(),
+            "frugal": task.frugal,
+        },
+    }
+
+
+def _preview(task: Edit, hooks: Hooks) -> Preview | None:
+    """Write what the edit has come to as a small animated picture, as often as the job asks."""
+    if task.preview is None:
+        return None
+    most, every = task.preview.max_px, task.preview.every_steps
+
+    def show(frames: Frames, step: int, steps: int) -> None:
+        height, width = frames.shape[-2:]
+        scale = min(1.0, most / max(height, width))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        path = task.folder / "preview.webp"
+        video.write(path, frames, PREVIEW_FPS, size=size)
+        hooks.preview(MadeFile(path, MEDIA_TYPES["webp"], *size, len(frames), PREVIEW_FPS), step, steps)
+
+    return Preview(every, show)
 
 
 def _files(task: Edit) -> dict[str, File | tuple[File, ...]]:

@@ -11,8 +11,10 @@ from jobs import layout
 from jobs.assets import digest_of
 from jobs.connection import QueueUnavailable
 from jobs.leases import Claim
+from jobs.manifest import InputFile
 from jobs.schema import Output
 from jobs.store import Store, StoreUnavailable
+from workers.receipts import receipt
 from workers.work import Made, MadeFile
 
 T = TypeVar("T")
@@ -34,20 +36,12 @@ def persist(action: Callable[[], T], *, seconds: float, give_up: Callable[[], bo
         pause = min(2 * pause, 5.0)
 
 
-def upload(store: Store, claim: Claim, made: Made) -> tuple[Output, ...]:
+def upload(store: Store, claim: Claim, made: Made, inputs: dict[str, InputFile]) -> tuple[Output, ...]:
     """Put the files and the receipt into the attempt's folder. Raises StoreUnavailable; repeating is safe."""
     folder = layout.attempt_folder(claim.job.tenant, claim.job_id, claim.fence)
     outputs = tuple(_upload_one(store, folder, item) for item in made.files)
-    receipt = {
-        "job": claim.job_id,
-        "request": claim.job.request.model_dump(mode="json"),
-        "checkpoint": made.checkpoint,
-        "device": made.device,
-        "outputs": [output.model_dump(exclude_none=True) for output in outputs],
-        **made.receipt,
-    }
-    data = json.dumps(receipt, indent=1).encode()
-    store.put_bytes(f"{folder}receipt.json", data, media_type="application/json")
+    data = json.dumps(receipt(claim, made, inputs, outputs), indent=1).encode()
+    store.put_bytes(layout.receipt(claim.job.tenant, claim.job_id, claim.fence), data, media_type="application/json")
     return outputs
 
 

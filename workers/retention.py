@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import structlog
 
-from jobs import layout, manifest
+from jobs import journal, layout, manifest
 from jobs.artifacts import Artifacts
 from jobs.records import Records
 from jobs.store import Store
@@ -79,6 +79,7 @@ class Retention:
     def _archive_one(self, job_id: str) -> None:
         row = self._records.ask("HGETALL", f"{self._records.prefix}job:{job_id}")
         if row:
+            journal.keep(self._store, self._records, row["tenant"], job_id)
             manifest.write_ending(self._store, row["tenant"], job_id, row)
         self._sweeps.archived(job_id)
 

@@ -13,6 +13,7 @@ import structlog
 from jobs import presence, routing
 from jobs.connection import QueueUnavailable
 from jobs.leases import Claim, Leases, Owner
+from jobs.origin import Origin
 from jobs.queue import Bell
 from jobs.records import Records
 from jobs.settings import Settings
@@ -64,6 +65,7 @@ class Runner:
             structlog.contextvars.bound_contextvars(
                 job=job.id, tenant=job.tenant, method=job.method, fence=claim.fence, attempt=job.attempt
             ),
+            structlog.contextvars.bound_contextvars(**Origin(job.request_id or "", job.traceparent or "").fields()),
             self._folder(claim) as folder,
             Heartbeat(self.records, claim) as heart,
         ):

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from jobs.request import PreviewOptions
 from jobs.schema import Notice, StageProgress
 from jobs.settings import Settings
 
@@ -38,6 +39,7 @@ class Edit:
     folder: Path
     salt: str
     frugal: bool = False
+    preview: PreviewOptions | None = None
 
 
 class StageCache(Protocol):
@@ -53,20 +55,6 @@ class StageCache(Protocol):
 
 
 @dataclass(frozen=True)
-class Hooks:
-    """How the engine talks to the worker while it runs.
-
-    `tell(stage, state, step, steps)` with state `running`, `done`, `hit` or `skipped`; `cancelled()` is asked before
-    every step; `loading(checkpoint)` surrounds the reading of weights, which may take minutes without a step.
-    """
-
-    cache: StageCache
-    tell: Callable[[str, str, int, int], None]
-    cancelled: Callable[[], bool]
-    loading: Callable[[str], AbstractContextManager[None]]
-
-
-@dataclass(frozen=True)
 class MadeFile:
     """A file to publish, and what is known about it."""
 
@@ -76,6 +64,26 @@ class MadeFile:
     height: int | None = None
     frames: int | None = None
     fps: float | None = None
+
+
+def ignore_preview(file: MadeFile, step: int, steps: int) -> None:
+    """Show a preview to nobody."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """How the engine talks to the worker while it runs.
+
+    `tell(stage, state, step, steps)` with state `running`, `done`, `hit` or `skipped`; `cancelled()` is asked before
+    every step; `loading(checkpoint)` surrounds the reading of weights, which may take minutes without a step;
+    `preview(file, step, steps)` takes a picture of the edit under way, where the job asked for previews.
+    """
+
+    cache: StageCache
+    tell: Callable[[str, str, int, int], None]
+    cancelled: Callable[[], bool]
+    loading: Callable[[str], AbstractContextManager[None]]
+    preview: Callable[[MadeFile, int, int], None] = ignore_preview
 
 
 @dataclass(frozen=True)

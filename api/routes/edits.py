@@ -17,6 +17,7 @@ from api.views import JobView
 from api.watch import changed
 from jobs import catalogue
 from jobs.assets import Assets
+from jobs.catalogue import NoLadder
 from jobs.request import Deadline, JobRequest, WebhookRef
 from jobs.schema import Asset, Job
 from jobs.submission import submit
@@ -46,6 +47,13 @@ def written_pointer(pointer: str, request: JobRequest) -> str:
     return pointer if name in request.params else WRITTEN_AS.get(pointer, pointer)
 
 
+def no_ladder(request: JobRequest) -> dict[str, Any]:
+    """The error about `adherence` for a method that does not offer it, with those that do."""
+    offered = sorted(name for name, entry in catalogue.load().methods.items() if entry.get("adherence"))
+    message = f"{request.method} does not offer it; set its own parameters, or use one of the methods that do"
+    return {"pointer": "#/adherence", "code": "not_offered", "message": message, "choices": offered}
+
+
 def check_request(request: JobRequest, held: Services, tenant: str) -> None:
     """Everything that can be known before a worker is asked. Raises a `Problem`."""
     check_words(request, held, tenant)
@@ -72,6 +80,12 @@ def check_words(request: JobRequest, held: Services, tenant: str) -> None:
         raise Problem("unknown_method", f"there is no method {request.method!r}")
     if request.model is not None and request.model not in (held.settings.checkpoint, *held.settings.allowed_models):
         raise Problem("model_not_allowed", f"{request.model!r} is not offered")
+    try:
+        request = known.adhered(request)
+    except NoLadder:
+        raise Problem(
+            "validation_failed", "the method has no ladder of adherence", errors=[no_ladder(request)]
+        ) from None
     wrong = known.errors(request.method, request.engine_params(), set(request.assets()))
     if wrong:
         errors = [error | {"pointer": written_pointer(error["pointer"], request)} for error in wrong]

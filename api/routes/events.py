@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from api.deps import Caller, Held, Services
-from api.present import job_view
+from api.present import job_view, preview_view
 from api.routes.jobs import JobId
 from api.routing import problems, router
 from jobs.schema import Event, Job
@@ -47,7 +47,10 @@ async def resumable(held: Services, job_id: str, last: str | None) -> bool:
 
 def told(event: Event, job_id: str) -> ServerSentEvent:
     """One event on the wire."""
-    data = {"id": job_id, "state": event.state, "version": event.version, **event.data}
+    said: dict[str, Any] = dict(event.data)
+    if event.type == "preview":
+        said = preview_view(job_id, said).model_dump()
+    data = {"id": job_id, "state": event.state, "version": event.version, **said}
     return ServerSentEvent(event=event.type, id=event.id, data=data, retry=RETRY_MS)
 
 

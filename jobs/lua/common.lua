@@ -26,13 +26,29 @@ local function event(id, kind, version, state, data)
     'type', kind, 'version', version, 'state', state, 'data', data or '{}')
 end
 
+-- Wake whoever follows the job, with its version as it is.
+local function wake(id, tenant, version, state)
+  redis.call('XADD', P .. 'changes', 'MAXLEN', '~', 10000, '*',
+    'job', id, 'tenant', tenant, 'version', version, 'state', state)
+end
+
+-- One line of the job's log: level, event, stage and facts; attempt and worker are the record's. Returns the line.
+local function note(id, said)
+  local attempt, owner = get(id, 'attempt', 'owner')
+  said.attempt, said.worker = tonumber(attempt) or 0, owner or nil
+  if said.facts and next(said.facts) == nil then
+    said.facts = nil
+  end
+  said.id = redis.call('XADD', P .. 'log:' .. id, 'MAXLEN', '~', 500, '*', 'line', cjson.encode(said))
+  return said
+end
+
 -- Every visible change: version, the job's stream, the feed of all changes, the tenant's order of changes.
 local function touch(id, kind, data)
   local version = redis.call('HINCRBY', job_key(id), 'version', 1)
   local tenant, state = get(id, 'tenant', 'state')
   redis.call('ZADD', P .. 'changed:' .. tenant, redis.call('INCR', P .. 'seq'), id)
-  redis.call('XADD', P .. 'changes', 'MAXLEN', '~', 10000, '*',
-    'job', id, 'tenant', tenant, 'version', version, 'state', state)
+  wake(id, tenant, version, state)
   event(id, kind, version, state, data)
   return version
 end
@@ -132,6 +148,7 @@ local function end_job(id, to, at)
   redis.call('ZADD', P .. 'expiry', at + ttl, tenant .. '/' .. id)
   redis.call('PEXPIRE', job_key(id), ttl + keep)
   redis.call('PEXPIRE', P .. 'ev:' .. id, events or ttl)
+  redis.call('PEXPIRE', P .. 'log:' .. id, ttl + keep)
   count('jobs_' .. to)
 end
 
@@ -147,6 +164,7 @@ local function move(id, to, data)
   end
   local at = now()
   redis.call('HSET', job_key(id), 'state', to)
+  note(id, {level = 'info', event = 'state', facts = {state = to}})
   if from == 'queued' then
     redis.call('ZREM', P .. 'q:pos:' .. pool, id)
     redis.call('ZREM', P .. 'rings', id)
@@ -189,6 +207,8 @@ local function end_attempt(id, how)
     local spent = now() - last.started
     last.ended = how
     last.seconds = spent / 1000
+    local level = how == 'worker_lost' and 'warning' or 'info'
+    note(id, {level = level, event = 'attempt.ended', facts = {outcome = how, seconds = last.seconds}})
     redis.call('HSET', job_key(id), 'attempts', cjson.encode(attempts))
     redis.call('HINCRBY', job_key(id), 'wall', spent)
   end

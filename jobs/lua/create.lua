@@ -48,6 +48,7 @@ end
 redis.call('SADD', P .. 'pools', job.pool)
 redis.call('ZADD', P .. 'jobs:' .. job.tenant, created, id)
 count('jobs_created')
+note(id, {level = 'info', event = 'state', facts = {state = 'accepted', request_id = job.request_id}})
 touch(id, 'state')
 if job.batch then
   tally(job.batch, id, nil, 'accepted')

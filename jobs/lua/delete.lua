@@ -14,5 +14,5 @@ end
 if batch then
   tally(batch, id, state, 'deleted')
 end
-redis.call('DEL', job_key(id), P .. 'ev:' .. id)
+redis.call('DEL', job_key(id), P .. 'ev:' .. id, P .. 'log:' .. id)
 return 'deleted'

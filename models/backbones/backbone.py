@@ -29,11 +29,11 @@ class Backbone:
     """The networks of one checkpoint, frozen and in evaluation mode, on the caller's device.
 
     `scheduler_config` is the checkpoint's own noise schedule; `checkpoint` the reference it was loaded from; `digest`
-    the sha256 of its files; `native_size` the picture side in pixels it was trained on. `frame_evals` counts denoiser
-    evaluations of one frame since it was last set; guidance with two branches counts each frame twice. Where the
-    checkpoint was trained on a small world, a clip its VAE reproduces below `domain_psnr_floor` (dB) lies outside it.
-    `denoisers` are the families the checkpoint has a denoiser of their own for; `denoiser` is the one that was loaded,
-    empty for its plain one.
+    the sha256 over `files`, each with its own; `revision` the hub's commit; `native_size` the picture side in pixels it
+    was trained on. `frame_evals` counts denoiser evaluations of one frame since it was last set; guidance with two
+    branches counts each frame twice. Where the checkpoint was trained on a small world, a clip its VAE reproduces below
+    `domain_psnr_floor` (dB) lies outside it. `denoisers` are the families the checkpoint has a denoiser of their own
+    for; `denoiser` is the one that was loaded, empty for its plain one.
     """
 
     tokenizer: Any
@@ -49,6 +49,8 @@ class Backbone:
     domain_psnr_floor: float | None = None
     denoiser: str = ""
     denoisers: tuple[str, ...] = ()
+    revision: str = ""
+    files: dict[str, str] = field(default_factory=dict)
     frame_evals: int = field(default=0, init=False)
     _sparing: bool = field(default=False, init=False)
 

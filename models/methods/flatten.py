@@ -33,7 +33,7 @@ from models.context import Context
 from models.features import taps
 from models.guidance import cfg
 from models.inversion import ddim
-from models.method import Method, Paper
+from models.method import Method, Paper, ladder
 from models.params import VideoParams, param
 from models.propagation import trajectories
 from models.schedules.ddim import Schedule, step
@@ -55,6 +55,7 @@ class Flatten(Method):
         venue="ICLR 2024",
     )
     backbone = sd.V2_1
+    adherence = ladder(injection_until=(1.0, 0.2))
 
     class Params(ddim.Params, cfg.Params, VideoParams):
         """Flow and trajectories, inversion, guidance, and how much of the source's features is kept."""

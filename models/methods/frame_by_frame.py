@@ -16,7 +16,7 @@ from models.backbones import sd
 from models.context import Context
 from models.guidance import cfg
 from models.inversion import ddim
-from models.method import Method, Paper
+from models.method import Method, Paper, ladder
 from models.params import VideoParams, param
 from models.schedules.ddim import Schedule, step
 from models.types import Clip, Fitted, Latents, Trajectory
@@ -29,6 +29,7 @@ class FrameByFrame(Method):
 
     paper = Paper(arxiv="2010.02502", title="Denoising Diffusion Implicit Models", venue="ICLR 2021")
     backbone = sd.V1_5
+    adherence = ladder(strength=(0.3, 1.0))
 
     class Params(ddim.Params, cfg.Params, VideoParams):
         """Inversion, guidance, and how far to go back into the noise."""

@@ -30,7 +30,7 @@ from models.backbones import sd
 from models.context import Context
 from models.guidance import cfg
 from models.inversion import ddim
-from models.method import Method, Paper
+from models.method import Method, Paper, ladder
 from models.params import VideoParams, param
 from models.propagation import windows
 from models.schedules.ddim import Schedule, step
@@ -52,6 +52,7 @@ class GenLVideo(Method):
         venue="arXiv 2023",
     )
     backbone = sd.V1_5
+    adherence = ladder(strength=(0.3, 1.0))
 
     class Params(one_shot.Params, windows.Params, cfg.Params, VideoParams):
         """Tuning (none by default), windows, inversion, guidance, and prompts along time."""

@@ -28,7 +28,7 @@ from models.backbones.backbone import Backbone
 from models.conditions import optical_flow
 from models.context import Context
 from models.guidance import cfg
-from models.method import Method, Paper
+from models.method import Method, Paper, ladder
 from models.params import VideoParams, param
 from models.propagation import flow_coding
 from models.schedules.ddim import Schedule, add_noise, split, step, target
@@ -47,6 +47,7 @@ class Medm(Method):
         venue="AAAI 2024",
     )
     backbone = sd.V1_5
+    adherence = ladder(strength=(0.4, 1.0))
 
     class Params(cfg.Params, VideoParams):
         """Guidance, how far back into the noise, and how firmly flow holds the frames together."""

@@ -30,7 +30,7 @@ from models.context import Context
 from models.errors import InvalidParams
 from models.guidance import cfg
 from models.inversion import ddim, noise_prior
-from models.method import Method, Paper, VideoFile, VideoInput, asset
+from models.method import Method, Paper, VideoFile, VideoInput, asset, ladder
 from models.params import VideoParams, param
 from models.schedules.ddim import Schedule, step
 from models.temporal import inflation
@@ -53,6 +53,7 @@ class MotionDirector(Method):
     )
     backbone = unet3d.ZEROSCOPE
     families = ("t2v", "sd")
+    adherence = ladder(noise_prior=(0.9, 0.0))
 
     class Inputs(VideoInput):
         """The clip whose motion is learned, and others that move alike."""

@@ -30,7 +30,7 @@ from models.context import Context
 from models.features import plug_and_play, taps
 from models.guidance import cfg
 from models.inversion import ddim
-from models.method import Method, Paper
+from models.method import Method, Paper, ladder
 from models.params import VideoParams, param
 from models.propagation import nearest_neighbour as nn_field
 from models.schedules.ddim import Schedule, add_noise, step
@@ -48,6 +48,7 @@ class TokenFlow(Method):
         venue="ICLR 2024",
     )
     backbone = sd.V2_1
+    adherence = ladder(attention_until=(0.9, 0.1), features_until=(1.0, 0.4), strength=(0.5, 1.0))
 
     class Params(ddim.Params, cfg.Params, VideoParams):
         """Inversion, guidance, key frames, and how the source's layout is kept."""

@@ -31,7 +31,7 @@ from models.controls.follow import Follower
 from models.controls.record import Layers
 from models.guidance import cfg
 from models.inversion import ddim, null_text
-from models.method import Method, Paper
+from models.method import Method, Paper, ladder
 from models.params import VideoParams, param
 from models.schedules.ddim import Schedule, step
 from models.temporal import inflation
@@ -50,6 +50,7 @@ class Vid2VidZero(Method):
         venue="arXiv 2023",
     )
     backbone = sd.V1_5
+    adherence = ladder(cross_replace_until=(1.0, 0.2))
 
     class Params(null_text.Params, cross.Params, VideoParams):
         """Inversion, guidance, attention, and what the edit keeps of the source."""

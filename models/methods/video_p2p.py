@@ -34,7 +34,7 @@ from models.controls.follow import Follower
 from models.controls.record import MAX_QUERIES, Layers, watch
 from models.guidance import cfg
 from models.inversion import ddim, null_text
-from models.method import Method, Paper
+from models.method import Method, Paper, ladder
 from models.params import VideoParams, param
 from models.schedules.ddim import Schedule, step
 from models.temporal import inflation
@@ -51,6 +51,7 @@ class VideoP2P(Method):
 
     paper = Paper(arxiv="2303.04761", title="Video-P2P: Video Editing with Cross-attention Control", venue="CVPR 2024")
     backbone = sd.V1_5
+    adherence = ladder(cross_replace_until=(0.8, 0.0), self_replace_until=(0.9, 0.1))
 
     class Params(one_shot.Params, null_text.Params, blend.Params, VideoParams):
         """Tuning, inversion, guidance, and what the edit keeps of the source."""

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from models.schedules import estimates
+
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 Spacing = Literal["leading", "trailing", "linspace"]
 
@@ -104,6 +106,7 @@ def step(
     adds the stochastic part (only towards clean), drawn on the CPU from ``generator``. Any shape; float32 or wider.
     """
     x0, eps = split(schedule, output, latents, level)
+    estimates.tell(x0)
     alpha, alpha_to = schedule.alpha(level), schedule.alpha(to)
     if eta == 0.0:
         return alpha_to.sqrt() * x0 + (1 - alpha_to).sqrt() * eps

@@ -10,7 +10,7 @@ import torch
 
 from models import catalogue, engine, video
 from models.backbones import tiny, unet3d
-from models.context import MemoryCache
+from models.context import MemoryCache, Preview
 from models.digest import digest_file
 from models.errors import Cancelled, InvalidParams
 from models.method import Method, absent
@@ -80,9 +80,10 @@ def files(kind: type[Method], media: dict) -> dict:
     return given
 
 
-def edit(method_id, backbone, media, cache=None, **changes):
+def edit(method_id, backbone, media, cache=None, preview=None, **changes):
     kind = engine.find(method_id)
-    return engine.run(kind, {**small(kind), **changes}, files(kind, media), backbone, cache=cache)
+    values = {**small(kind), **changes}
+    return engine.run(kind, values, files(kind, media), backbone, cache=cache, preview=preview)
 
 
 def fingerprint(backbone) -> dict:
@@ -138,8 +139,12 @@ class TestEveryMethod:
 
     def test_warm_equals_cold_and_saves_work(self, method_id, backbone, media, cold):
         result, cache, *_ = cold(method_id)
-        warm = edit(method_id, backbone, media, cache)
+        shown = []
+        preview = Preview(1, lambda frames, step, steps: shown.append((frames, step, steps)))
+        warm = edit(method_id, backbone, media, cache, preview)
         assert torch.equal(warm.video.frames, result.video.frames)
+        assert shown and all(step < steps for _, step, steps in shown)
+        assert all(0 < len(frames) <= FRAMES and frames.shape[1:] == (3, SIZE, SIZE) for frames, *_ in shown)
         states = {stage.name: stage.state for stage in warm.stages}
         assert (
             states["prepare"] == "hit"

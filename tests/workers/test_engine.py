@@ -1,11 +1,15 @@
 """The runner with the real engine: a real method on the tiny checkpoint, one process, no Celery."""
 
+import io
 import json
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from jobs import journal, layout
 from jobs.assets import Assets
 from jobs.leases import Owner
 from jobs.queue import Bell
@@ -26,13 +30,12 @@ class House:
         self.folder = folder
         self.calls = 0
 
-    def submit(self, clip: bytes, **body: object) -> Job:
+    def submit(self, clip: bytes, *, input_trim: dict[str, float] | None = None, **body: object) -> Job:
         path = self.folder / "upload"
         path.write_bytes(clip)
         asset = Assets(self.runner.store).add("local", path, name="clip.mp4", media_type="video/mp4")
-        request = JobRequest.model_validate(
-            {"method": "frame_by_frame", "input": {"video": {"asset": asset.id}}} | body
-        )
+        given = {"video": {"asset": asset.id}, "trim": input_trim}
+        request = JobRequest.model_validate({"method": "frame_by_frame", "input": given} | body)
         runner = self.runner
         return submit(request, "local", records=runner.records, store=runner.store, bell=runner.bell).job
 
@@ -88,9 +91,54 @@ def test_a_clip_is_edited_published_and_the_next_prompt_reuses_its_inversion(hou
     assert second.usage.saved_frame_evals > 0 and second.placement.warm
     assert second.usage.frame_evals < first.usage.frame_evals
     receipt = json.loads(house.runner.store.get_bytes(output.key.replace("output.mp4", "receipt.json")))
-    assert receipt["checkpoint"] == "tiny" and set(receipt["keys"]) >= {"prepare", "invert", "edit"}
+    assert receipt["model"]["checkpoint"] == "tiny" and set(receipt["keys"]) >= {"prepare", "invert", "edit"}
     settings = house.runner.settings
     assert list((settings.data_dir / "work" / settings.worker_id).iterdir()) == []
+
+
+def test_a_receipt_makes_the_same_output_again_bit_for_bit(house: House, clip: bytes) -> None:
+    store = house.runner.store
+    body = {"prompt": {"target": "a red car", "source": "a car"}, "params": STEPS | {"seed": 5}, "adherence": "flex_2"}
+    first = house.run(house.submit(clip, input_trim={"start": 0.0, "end": 0.4}, **body))
+    receipt = json.loads(store.get_bytes(layout.receipt("local", first.id, first.fence)))
+    assert receipt["seed"] == 5 and receipt["request"]["model"] == "tiny"
+    assert receipt["inputs"]["video"]["sha256"] == sha256(clip).hexdigest()
+    assert receipt["request"]["params"]["strength"] == 0.65 and "adherence" not in receipt["request"]
+
+    request = JobRequest.model_validate(receipt["request"] | {"cache": {"inversion": "off"}})
+    runner = house.runner
+    again = house.run(submit(request, "local", records=runner.records, store=store, bell=runner.bell).job)
+    assert [item.cache for item in again.progress.stages if item.cache] == ["miss", "miss"]
+    assert again.outputs[0].sha256 == first.outputs[0].sha256 == receipt["outputs"][0]["sha256"]
+    assert json.loads(store.get_bytes(layout.receipt("local", again.id, again.fence)))["keys"] == receipt["keys"]
+
+
+def test_previews_show_the_edit_under_way_and_change_nothing(house: House, clip: bytes) -> None:
+    body = {"prompt": {"target": "a red car", "source": "a car"}, "params": STEPS | {"num_inference_steps": 5}}
+    plain = house.run(house.submit(clip, **body))
+    job = house.submit(clip, output={"preview": {"every_steps": 2, "max_px": 64}}, **body)
+    seen = house.run(job)
+    assert seen.outputs[0].sha256 == plain.outputs[0].sha256
+    told = [event.data for event in house.runner.records.events(job.id) if event.type == "preview"]
+    assert told[-1]["step"] == 4 and {item["step"] for item in told} <= {2, 4}
+    preview = house.runner.records.get(job.id).preview
+    assert preview is not None and preview.steps == 5 and (preview.width, preview.height) == (64, 64)
+    folder = layout.attempt_folder("local", job.id, seen.fence)
+    with Image.open(io.BytesIO(house.runner.store.get_bytes(folder + preview.name))) as picture:
+        assert (picture.format, picture.size, picture.n_frames) == ("WEBP", (64, 64), preview.frames)
+
+
+def test_the_log_tells_what_happened_and_nothing_else(house: House, clip: bytes) -> None:
+    body = {"prompt": {"target": "a secret prompt", "source": "y"}, "params": STEPS}
+    house.run(house.submit(clip, **body))
+    lines = journal.read(house.runner.records, house.run(house.submit(clip, **body)).id)
+    told = [(line.event, line.stage or line.facts.get("state") or line.facts.get("outcome")) for line in lines]
+    assert told[:4] == [("state", "accepted"), ("state", "queued"), ("state", "running"), ("stage.begun", "fetch")]
+    assert told[-2:] == [("attempt.ended", "succeeded"), ("state", "succeeded")]
+    assert [line.facts["cache"] for line in lines if line.event == "stage.ended" and line.stage == "prepare"] == ["hit"]
+    assert {line.attempt for line in lines[2:]} == {1} and {line.worker for line in lines[2:]} == {"test"}
+    text = "".join(line.model_dump_json() for line in lines)
+    assert "secret" not in text and "/" not in text and "clip.mp4" not in text
 
 
 def test_other_tenants_and_modes_do_not_share_the_cache(house: House, clip: bytes) -> None:
