@@ -98,10 +98,12 @@ def test_a_stop_ends_streams_and_held_reads(served, job):
 
 
 def test_the_client_watches_a_job_to_its_end_and_fetches_the_result(served, job, local_worker, tmp_path):
-    timer = threading.Timer(0.3, lambda: local_worker.succeed(job.id, b"result"))
-    timer.start()
+    timer, states = threading.Timer(0.3, lambda: local_worker.succeed(job.id, b"result")), []
     with Client(served) as client:
-        states = [seen.state for seen in client.watch(job.id)]
+        for seen in client.watch(job.id):
+            states.append(seen.state)
+            if len(states) == 1:
+                timer.start()
         done = client.job(job.id)
         assert states[0] == "queued" and states[-1] == "succeeded"
         assert client.download(done, tmp_path / "out.mp4").read_bytes() == b"result"
