@@ -132,7 +132,7 @@ class Context:
         for index, item in enumerate(listed):
             self.check()
             self.report(index, len(listed), label)
-            if self.preview is None:
+            if self.preview is None or self.stage != "edit":
                 yield item
                 continue
             self.preview.begin(index + 1, len(listed))

@@ -222,8 +222,9 @@ def _context(current: Run, stage: Stage, clip_key: str) -> Context:
         current.progress(Progress(stage, "running", step, steps, label))
 
     inputs = _inputs(current.inputs, stage, exact=False)
-    shown = current.preview if stage == "edit" else None
-    return Context(current.backbone, stage, inputs, report, current.cancelled, current.cache, clip_key, preview=shown)
+    return Context(
+        current.backbone, stage, inputs, report, current.cancelled, current.cache, clip_key, [], current.preview
+    )
 
 
 def _call(current: Run, stage: Stage, ctx: Context, values: dict[str, Any]) -> Any:
