@@ -113,7 +113,7 @@ def run(
     """Edit one clip: prepare, fit, invert, edit, decode.
 
     ``inputs`` maps field names to File (or tuples of File); ``salt`` separates tenants in the cache; ``preview`` shows
-    the edit while it is made. Raises the errors of ``models.errors``; the backbone is always given back as it was.
+    the edit while it is made. Raises what ``models.errors`` holds; the backbone is always given back as it was.
     """
     p, files = validated(kind, params, inputs)
     current = Run(kind(), files, p, backbone, cache or NoCache(), progress, cancelled, salt, preview)
@@ -121,9 +121,8 @@ def run(
         with torch.no_grad(), estimates.watched(preview.watch if preview else None):
             return _stages(current)
     except torch.OutOfMemoryError as error:
-        raise OutOfMemory(
-            str(error), hint="edit fewer frames (max_frames) or a smaller size (width, height)"
-        ) from error
+        hint = "edit fewer frames (max_frames) or a smaller size (width, height)"
+        raise OutOfMemory(str(error), hint=hint) from error
 
 
 def _stages(current: Run) -> Result:
@@ -222,9 +221,8 @@ def _context(current: Run, stage: Stage, clip_key: str) -> Context:
         current.progress(Progress(stage, "running", step, steps, label))
 
     inputs = _inputs(current.inputs, stage, exact=False)
-    return Context(
-        current.backbone, stage, inputs, report, current.cancelled, current.cache, clip_key, [], current.preview
-    )
+    rest = (current.cancelled, current.cache, clip_key, [], current.preview)
+    return Context(current.backbone, stage, inputs, report, *rest)
 
 
 def _call(current: Run, stage: Stage, ctx: Context, values: dict[str, Any]) -> Any:
