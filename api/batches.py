@@ -126,8 +126,8 @@ def check(order: Order, held: Services, tenant: str) -> dict[str, InputFile]:
 
 def signature(request: JobRequest) -> str:
     """What `word_faults` depends on: requests that share it share their faults."""
-    webhook = request.webhook and request.webhook.endpoint
-    return json.dumps([request.method, request.model, request.engine_params(), sorted(request.assets()), webhook])
+    webhook, urls = request.webhook and request.webhook.endpoint, request.urls()
+    return json.dumps([request.method, request.model, request.engine_params(), sorted(request.files()), urls, webhook])
 
 
 def asset_faults(asset: Asset | None, asset_id: str, name: str, is_clip: bool) -> list[Fault]:

@@ -122,8 +122,12 @@ def method(method_id: str) -> Call[MethodView]:
     return Call("GET", f"/v1/methods/{method_id}", lambda response: MethodView.model_validate(response.json()))
 
 
+def _file(given: str) -> dict[str, str]:
+    return {"url": given} if "://" in given else {"asset": given}
+
+
 def _references(given: str | Sequence[str]) -> dict[str, str] | list[dict[str, str]]:
-    return {"asset": given} if isinstance(given, str) else [{"asset": one} for one in given]
+    return _file(given) if isinstance(given, str) else [_file(one) for one in given]
 
 
 def edit_body(
@@ -139,9 +143,10 @@ def edit_body(
 ) -> dict[str, Any]:
     """The body of POST /v1/edits; `options` go to the top level.
 
-    `video` and the values of `files` are asset ids; an input that takes several files gets a list of them.
+    `video` and the values of `files` are asset ids, or https addresses that the server
+    fetches; an input that takes several files gets a list of them.
     """
-    assets: dict[str, Any] = {"video": {"asset": video}}
+    assets: dict[str, Any] = {"video": _file(video)}
     if files:
         assets["files"] = {name: _references(given) for name, given in files.items()}
     words = {"target": prompt, "source": source_prompt, "negative": negative_prompt}

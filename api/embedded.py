@@ -1,4 +1,4 @@
-"""The whole service on one machine: Valkey, a local store, the scheduler, workers and the API, under one supervisor.
+"""The whole service on one machine: Valkey, a local store, scheduler, fetcher, workers and API under one supervisor.
 
     with Stack(Path("data"), port=0) as stack:
         Client(stack.url) ...
@@ -140,10 +140,11 @@ class Stack:
         }
 
     def _start_python(self, supervisor: Supervisor, variables: Mapping[str, str]) -> None:
-        """Scheduler, workers and API."""
+        """Scheduler, fetcher, workers and API."""
         python = sys.executable
         scheduler = [python, "-m", "workers.scheduler"]
         supervisor.add(Child("scheduler", scheduler, variables, self._log("scheduler")))
+        supervisor.add(Child("fetcher", [python, "-m", "workers.fetcher"], variables, self._log("fetcher")))
         for number in range(1, self.workers + 1):
             name = f"worker-{number}"
             own = {**variables, "REFILM_WORKER_ID": name}

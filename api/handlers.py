@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from api.errors import BY_STATUS, Problem, respond
 from jobs.connection import QueueUnavailable
 from jobs.listing import BadCursor
+from jobs.media import MediaRefused
 from jobs.records import IdempotencyReuse, NotFound, QueueFull, StateConflict
 from jobs.store import ObjectMissing, StoreUnavailable
 from jobs.submission import MissingAsset
@@ -29,6 +30,7 @@ KNOWN = (
     QueueFull,
     MissingAsset,
     BadCursor,
+    MediaRefused,
     StoreUnavailable,
     QueueUnavailable,
     RedisError,
@@ -101,6 +103,8 @@ def problem_of(exc: Exception) -> Problem:
             return Problem("missing_asset", errors=[missing(*item) for item in exc.inputs.items()])
         case BadCursor():
             return Problem("bad_cursor")
+        case MediaRefused():
+            return Problem(exc.code, exc.detail)
         case StoreUnavailable():
             return Problem("storage_unavailable")
     return Problem("queue_unavailable")

@@ -16,10 +16,9 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from api.errors import Problem
-from api.media import HEAD_BYTES, sniff
+from jobs.media import HEAD_BYTES, clean_name, sniff
 
 BUFFER_BYTES = 1 << 20
-NAME_LENGTH = 255
 
 
 @dataclass
@@ -35,7 +34,7 @@ class Spool:
     waiting: bytearray = field(default_factory=bytearray)
 
     def write(self, data: bytes) -> None:
-        """Take in a piece; kept in memory until `flush`. Raises `unsupported_media`."""
+        """Take in a piece; kept in memory until `flush`. Raises MediaRefused."""
         self.waiting += data
         if not self.media_type and len(self.waiting) >= HEAD_BYTES:
             self.media_type = sniff(bytes(self.waiting[:HEAD_BYTES]))
@@ -48,7 +47,7 @@ class Spool:
         self.waiting.clear()
 
     def finish(self) -> None:
-        """Everything is there. Raises `unsupported_media` for what is too short to be media."""
+        """Everything is there. Raises MediaRefused for what is too short to be media."""
         if not self.media_type:
             self.media_type = sniff(bytes(self.waiting))
         self.flush()
@@ -61,12 +60,6 @@ def spooled(folder: Path) -> Iterator[Spool]:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, prefix="upload-") as file:
         yield Spool(file, Path(file.name))
-
-
-def clean_name(name: str) -> str:
-    """What the uploader calls the file: metadata only, without folders and control characters."""
-    last = name.replace("\\", "/").rsplit("/", 1)[-1]
-    return "".join(letter for letter in last if letter.isprintable())[:NAME_LENGTH]
 
 
 class FormFile:

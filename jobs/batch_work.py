@@ -113,12 +113,12 @@ def _create_jobs(engine: Engine, batch: Batch, lock: Lock, until: float) -> bool
 def _register(engine: Engine, jobs: list[Manifest]) -> None:
     """Create the records of a chunk and ring for those that are new; the reconciler rings where a bell failed."""
     records = engine.records
-    calls = [("create", (job.id, _fields(job, records), "", "", 0, 1, "")) for job in jobs]
+    calls = [("create", (job.id, _fields(job, records), "", "", 0, int(not job.pending), "")) for job in jobs]
     answers = dict(zip((job.id for job in jobs), records.run.many(calls), strict=True))
     for job in jobs:
         if answers[job.id][0] == "canceled":
             manifest.remove(engine.store, job.tenant, job.id)
-    new = [job for job in jobs if answers[job.id][0] == "created"]
+    new = [job for job in jobs if answers[job.id][0] == "created" and not job.pending]
     rang = [job.id for job in new if engine.bell.ring(job.id, pool=job.pool, priority=job.request.priority)]
     records.run.many([("rung", (job_id,)) for job_id in rang])
 

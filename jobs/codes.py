@@ -45,6 +45,13 @@ JOB_CODES: dict[str, CodeFacts] = {
     "input.fetch_failed": CodeFacts(
         "The input could not be fetched", True, False, "caller", "upload the file again and edit with the new asset"
     ),
+    "url_not_allowed": CodeFacts(
+        "The input's address may not be called",
+        False,
+        False,
+        "caller",
+        "use an https address on the internet without redirects inside, or upload the file",
+    ),
     "validation_failed": CodeFacts(
         "The parameters are not valid together",
         False,

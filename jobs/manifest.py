@@ -62,6 +62,11 @@ class Manifest(BaseModel):
     inputs: dict[str, InputFile]
 
     @property
+    def pending(self) -> dict[str, str]:
+        """Addresses of inputs that are not fetched yet, by input name."""
+        return {name: url for name, url in self.request.urls().items() if name not in self.inputs}
+
+    @property
     def idempotency(self) -> Idempotency | None:
         """The caller's key, if there was one."""
         return Idempotency(self.idempotency_key, self.request_hash) if self.idempotency_key else None
@@ -81,6 +86,13 @@ def write(store: Store, manifest: Manifest) -> bool:
     key = layout.manifest(manifest.tenant, manifest.id)
     data = manifest.model_dump_json().encode()
     return store.put_bytes(key, data, if_none_match=True, media_type="application/json")
+
+
+def complete(store: Store, manifest: Manifest, fetched: dict[str, InputFile]) -> None:
+    """Write down where fetched inputs lie; from here on the job needs their addresses no more."""
+    whole = manifest.model_copy(update={"inputs": manifest.inputs | fetched})
+    key = layout.manifest(manifest.tenant, manifest.id)
+    store.put_bytes(key, whole.model_dump_json().encode(), media_type="application/json")
 
 
 def read(store: Store, tenant: str, job_id: str) -> Manifest:

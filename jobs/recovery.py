@@ -7,6 +7,7 @@ from jobs import batch_recovery, ids, manifest
 from jobs.manifest import Manifest
 from jobs.queue import Bell
 from jobs.records import BatchCanceled, IdempotencyReuse, Records
+from jobs.states import State
 from jobs.store import ObjectMissing, Store
 from jobs.submission import create_from, ring
 
@@ -81,5 +82,6 @@ def _queue_again(records: Records, bell: Bell, accepted: Manifest) -> bool:
         return False
     if created.job.id != accepted.id:
         return False
-    ring(created.job, records, bell)
+    if created.job.state == State.QUEUED:
+        ring(created.job, records, bell)
     return True

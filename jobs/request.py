@@ -64,9 +64,16 @@ class Strict(BaseModel):
 
 
 class AssetRef(Strict):
-    """A file the caller has brought before."""
+    """A file: one the caller has brought before, or the address of one that is fetched while the job is `accepted`."""
 
-    asset: AssetId
+    asset: AssetId | None = None
+    url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.asset is None) == (self.url is None):
+            raise ValueError("give either asset or url")
+        return self
 
 
 class Trim(Strict):
@@ -183,10 +190,18 @@ class JobRequest(Strict):
 
     def assets(self) -> dict[str, str]:
         """Return input name to asset id: the clip under `video`, the files of a list under `name/0`, `name/1` …"""
-        found = {"video": self.input.video.asset}
+        return {name: ref.asset for name, ref in self.files().items() if ref.asset is not None}
+
+    def urls(self) -> dict[str, str]:
+        """Return input name to address of the files that are to be fetched, by the same names."""
+        return {name: ref.url for name, ref in self.files().items() if ref.url is not None}
+
+    def files(self) -> dict[str, AssetRef]:
+        """Return every input by name."""
+        found = {"video": self.input.video}
         for name, given in self.input.files.items():
             if isinstance(given, AssetRef):
-                found[name] = given.asset
+                found[name] = given
             else:
-                found |= {f"{name}/{number}": ref.asset for number, ref in enumerate(given)}
+                found |= {f"{name}/{number}": ref for number, ref in enumerate(given)}
         return found

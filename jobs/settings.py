@@ -96,6 +96,9 @@ class Settings(BaseSettings):
     # calls to addresses that tenants name
     egress_loopback: bool = False
     """For development: also http, any port and this machine itself may be called."""
+    fetch_ports: Annotated[tuple[int, ...], NoDecode] = (443,)
+    fetch_timeout_seconds: float = Field(default=600.0, gt=0)
+    """For one file, all redirects included; its size is bounded by `max_upload_bytes`."""
     webhook_ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
     webhook_schedule: Annotated[tuple[float, ...], NoDecode] = (
         *(0.0, 5.0, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR),
@@ -128,7 +131,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"a route is method=pool or model:name=pool, not {route!r}")
         return value
 
-    @field_validator("pools", "routes", "webhook_ports", "webhook_schedule", mode="before")
+    @field_validator("pools", "routes", "fetch_ports", "webhook_ports", "webhook_schedule", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, value.split(","))) if isinstance(value, str) else value

@@ -85,6 +85,7 @@ def create_from(
         accepted.request,
         accepted.tenant,
         pool=accepted.pool,
+        ready=not accepted.pending,
         idempotency=accepted.idempotency,
         retry_of=accepted.retry_of,
         most_ahead=most_ahead,

@@ -7,6 +7,7 @@ changes in between leads nowhere else. TLS and the Host header keep the name. Re
 import asyncio
 import ssl
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
@@ -37,7 +38,6 @@ class Pinned(httpx.AsyncBaseTransport):
         url = check(request.url, self._rule)
         port = url.port or (443 if url.scheme == "https" else 80)
         addresses = await asyncio.get_running_loop().run_in_executor(None, resolve, url.host, port, self._rule)
-        request.extensions = {**request.extensions, "sni_hostname": url.host}
         for address in addresses[:-1]:
             try:
                 return await self._send(request, url, address)
@@ -46,8 +46,14 @@ class Pinned(httpx.AsyncBaseTransport):
         return await self._send(request, url, addresses[-1])
 
     async def _send(self, request: httpx.Request, url: httpx.URL, address: Address) -> httpx.Response:
-        request.url = url.copy_with(host=str(address))
-        return await self._inner.handle_async_request(request)
+        pinned = httpx.Request(
+            request.method,
+            url.copy_with(host=str(address)),
+            headers=request.headers,  # the Host among them
+            stream=request.stream,
+            extensions={**request.extensions, "sni_hostname": url.host},
+        )
+        return await self._inner.handle_async_request(pinned)
 
     async def aclose(self) -> None:
         """Close what is open."""
@@ -55,9 +61,10 @@ class Pinned(httpx.AsyncBaseTransport):
 
 
 def client(rule: Rule, timeout_seconds: float, tls: ssl.SSLContext | None = None) -> httpx.AsyncClient:
-    """A client that follows no redirect, asks no proxy, keeps no cookie of one host for another."""
+    """A client that follows no redirect, asks no proxy, keeps no cookie."""
     return httpx.AsyncClient(
         transport=Pinned(rule, tls),
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         timeout=timeout_seconds,
         follow_redirects=False,
         trust_env=False,

@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.content import Content, serve
 from api.deps import Caller, Held, Services
 from api.errors import Problem
-from api.media import TYPES
 from api.present import asset_view
 from api.routes.jobs import JobId
 from api.routing import problems, router
 from api.views import AssetView
 from jobs import layout
 from jobs.assets import Assets
+from jobs.media import TYPES
 from jobs.schema import Asset
 
 ROUTER = router("assets")

@@ -16,6 +16,7 @@ from api.routing import problems, router
 from api.views import JobView
 from api.watch import changed
 from jobs import catalogue
+from jobs.addresses import UrlRefused, check, rule
 from jobs.assets import Assets
 from jobs.catalogue import NoLadder
 from jobs.request import Deadline, JobRequest, WebhookRef
@@ -57,7 +58,8 @@ def no_ladder(request: JobRequest) -> dict[str, Any]:
 def check_request(request: JobRequest, held: Services, tenant: str) -> None:
     """Everything that can be known before a worker is asked. Raises a `Problem`."""
     check_words(request, held, tenant)
-    check_clip(Assets(held.store).find(tenant, request.input.video.asset))
+    given = request.input.video.asset
+    check_clip(Assets(held.store).find(tenant, given) if given else None)
 
 
 def check_clip(clip: Asset | None) -> None:
@@ -86,11 +88,26 @@ def check_words(request: JobRequest, held: Services, tenant: str) -> None:
         raise Problem(
             "validation_failed", "the method has no ladder of adherence", errors=[no_ladder(request)]
         ) from None
-    wrong = known.errors(request.method, request.engine_params(), set(request.assets()))
+    wrong = known.errors(request.method, request.engine_params(), set(request.files()))
     if wrong:
         errors = [error | {"pointer": written_pointer(error["pointer"], request)} for error in wrong]
         raise Problem("validation_failed", "the method does not take this", errors=errors)
     check_webhook(request.webhook, held, tenant)
+    check_urls(request, held)
+
+
+def check_urls(request: JobRequest, held: Services) -> None:
+    """Refuse addresses that may not be called; names are looked up by the fetcher. Raises `url_not_allowed`."""
+    allowed = rule(held.settings.fetch_ports, loopback=held.settings.egress_loopback)
+    wrong = []
+    for name, url in request.urls().items():
+        try:
+            check(url, allowed)
+        except UrlRefused as refused:
+            where = "#/input/video/url" if name == "video" else f"#/input/files/{name}/url"
+            wrong.append({"pointer": where, "code": "url_not_allowed", "message": str(refused)})
+    if wrong:
+        raise Problem("url_not_allowed", str(wrong[0]["message"]), errors=wrong)
 
 
 def with_deadline(request: JobRequest, cancel_after: str | None) -> JobRequest:

@@ -6,12 +6,12 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api.deps import Caller, Held, Services
-from api.media import Limits, probe
 from api.present import asset_view
 from api.receive import Spool, receive, spooled
 from api.routing import problems, router
 from api.views import AssetView
 from jobs.assets import Assets
+from jobs.media import limits_of, probe
 from jobs.schema import Asset
 
 ROUTER = router("assets")
@@ -36,12 +36,12 @@ BODY: dict[str, Any] = {
 
 
 def keep(held: Services, tenant: str, spool: Spool) -> Asset:
-    """Probe the file and put it into the store, unless it is there. Raises `input.*`; nothing is left then."""
-    limits, assets, digest = held.settings, Assets(held.store), spool.digest.hexdigest()
+    """Probe the file and put it into the store, unless it is there. Raises MediaRefused; nothing is left then."""
+    assets, digest = Assets(held.store), spool.digest.hexdigest()
     known = assets.by_digest(tenant, digest)
     if known is not None:
         return known
-    facts = probe(spool.path, Limits(limits.max_pixels, limits.max_duration_seconds, limits.max_frames))
+    facts = probe(spool.path, limits_of(held.settings))
     return assets.add(tenant, spool.path, name=spool.name, media_type=spool.media_type, sha256=digest, facts=facts)
 
 

@@ -1,4 +1,4 @@
-"""Health of a container, for probes: `python probe.py api|worker|worker-ready|scheduler|exporter|pod-cost`.
+"""Health of a container, for probes: `python probe.py api|worker|worker-ready|scheduler|fetcher|exporter|pod-cost`.
 
 Exit status 0 is healthy, 1 is not. Standard library only: it starts in a few hundredths of a second.
 """
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 ALIVE_SECONDS = 60.0
-LOOPS = {"scheduler": 3.0, "pod-cost": 6.5}
+LOOPS = {"scheduler": 3.0, "fetcher": 3.0, "pod-cost": 6.5}
 """Seconds in which the loop of a process without a server must have slept at least once."""
 HTTP_PORTS = {"api": (8000, "/healthz/live"), "exporter": (9100, "/healthz/live")}
 

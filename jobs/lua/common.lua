@@ -165,6 +165,9 @@ local function move(id, to, data)
   local at = now()
   redis.call('HSET', job_key(id), 'state', to)
   note(id, {level = 'info', event = 'state', facts = {state = to}})
+  if from == 'accepted' then
+    redis.call('ZREM', P .. 'fetches', id)
+  end
   if from == 'queued' then
     redis.call('ZREM', P .. 'q:pos:' .. pool, id)
     redis.call('ZREM', P .. 'rings', id)

@@ -55,5 +55,7 @@ if job.batch then
 end
 if ready == '1' then
   move(id, 'queued')
+else
+  redis.call('ZADD', P .. 'fetches', at, id)
 end
 return {'created', id}

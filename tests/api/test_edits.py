@@ -37,7 +37,7 @@ def test_an_edit_is_accepted_with_links(edit):
         ({"params": {"no_such": 1}}, "validation_failed", "#/params/no_such"),
         ({"no_such": 1}, "validation_failed", "#/no_such"),
         ({"save_path": "/etc/passwd"}, "validation_failed", "#/save_path"),
-        ({"input": {"video": {"path": "/etc/passwd"}}}, "validation_failed", "#/input/video/asset"),
+        ({"input": {"video": {"path": "/etc/passwd"}}}, "validation_failed", "#/input/video/path"),
         ({"input": {"video": {"asset": UNKNOWN_ASSET}}}, "missing_asset", "#/input/video/asset"),
         ({"model": "someone/weights"}, "model_not_allowed", None),
         ({"labels": {"a b": "c"}}, "validation_failed", None),

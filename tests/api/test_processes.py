@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from api import media, supervise
-from api.errors import Problem
-from api.media import Limits, probe, sniff
+from api import supervise
 from api.supervise import Child, Supervisor
+from jobs import media
+from jobs.media import Limits, MediaRefused, probe, sniff
 
 SLEEPER = "import time; time.sleep(600)"
 # A child that ignores SIGTERM and has a child of its own.
@@ -100,13 +100,13 @@ def test_the_probe_runs_alone_and_reads_the_header(clip):
 
 def test_a_probe_that_takes_too_long_is_ended(clip, monkeypatch):
     monkeypatch.setattr(media, "PROBE_SECONDS", 0.01)
-    with pytest.raises(Problem) as refused:
+    with pytest.raises(MediaRefused) as refused:
         probe(clip, LIMITS)
     assert refused.value.code == "input.decode_failed"
 
 
 def test_a_probe_without_memory_refuses_instead_of_crashing(clip):
-    with pytest.raises(Problem) as refused:
+    with pytest.raises(MediaRefused) as refused:
         probe(clip, Limits(max_pixels=1 << 20, max_duration_seconds=60, max_frames=100, memory_bytes=1 << 20))
     assert refused.value.code == "input.decode_failed"
 
@@ -115,10 +115,10 @@ def test_a_probe_without_memory_refuses_instead_of_crashing(clip):
 def test_playlists_are_never_followed(clip, tmp_path, playlist):
     wrapped = tmp_path / "wrapped.mp4"
     wrapped.write_text(playlist.format(clip))
-    with pytest.raises(Problem) as refused:
+    with pytest.raises(MediaRefused) as refused:
         probe(wrapped, LIMITS)
     assert refused.value.code == "input.decode_failed"
-    with pytest.raises(Problem):
+    with pytest.raises(MediaRefused):
         sniff(wrapped.read_bytes()[: media.HEAD_BYTES])
 
 
@@ -130,7 +130,7 @@ def test_damaged_files_never_crash_the_service(clip, tmp_path):
         damaged.write_bytes(content[:place] + b"\xff\x00\xff" + content[place + 3 :])
         try:
             probe(damaged, LIMITS)
-        except Problem as refused:
+        except MediaRefused as refused:
             codes.add(refused.code)
     assert codes <= {
         "input.decode_failed",

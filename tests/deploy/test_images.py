@@ -142,7 +142,8 @@ def test_images_compose_and_chart_run_the_same_commands(composed, template) -> N
     assert commands["api"] == api == ["python", "-m", *services["api"]["command"]]
     assert commands["worker"] == worker == ["python", "-m", *services["worker-cpu"]["command"]]
     assert services["worker-gpu"]["command"] == services["worker-cpu"]["command"]
-    assert commands["scheduler"] == ["python", "-m", *services["scheduler"]["command"]]
+    for name in ("scheduler", "fetcher"):
+        assert commands[name] == ["python", "-m", *services[name]["command"]]
 
 
 def test_tools_that_are_called_exist(composed, template) -> None:
@@ -155,7 +156,7 @@ def test_tools_that_are_called_exist(composed, template) -> None:
 def test_compose_files_follow_the_specification(composed) -> None:
     for files in (("compose.yaml",), ("compose.yaml", "compose.dev.yaml")):
         services = composed(*files)["services"]
-        names = {"api", "scheduler", "worker-cpu", "worker-gpu", "bucket", "valkey", "s3"}
+        names = {"api", "scheduler", "fetcher", "worker-cpu", "worker-gpu", "bucket", "valkey", "s3"}
         assert set(services) == names
 
 
@@ -201,7 +202,7 @@ def test_compose_services_have_no_rights_and_no_open_ports(composed) -> None:
         if name not in {"valkey", "s3"}:
             assert service["read_only"] and service["user"] == "10001:10001", name
     assert config["networks"]["inside"]["internal"] is True
-    for name in ("worker-cpu", "worker-gpu", "scheduler", "bucket"):
+    for name in ("worker-cpu", "worker-gpu", "bucket"):
         assert list(config["services"][name]["networks"]) == ["inside"]
 
 

@@ -59,7 +59,7 @@ def test_there_is_no_torch_and_nothing_heavy(slim) -> None:
 
 
 def test_every_part_of_the_image_imports(slim) -> None:
-    modules = ["api.serve", "api.client", "api.cli", "workers.scheduler", "jobs.store_s3"]
+    modules = ["api.serve", "api.client", "api.cli", "workers.scheduler", "workers.fetcher", "jobs.store_s3"]
     done = python(slim, f"import importlib\nfor name in {modules}: importlib.import_module(name)")
     assert done.returncode == 0, done.stderr
     for name in ("exporter", "bucket", "smoke", "probe"):
