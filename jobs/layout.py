@@ -72,6 +72,15 @@ def registered(kind: str, group: str, name: str) -> str:
     return f"{kind}/{tenant_part(group)}/{name}.json"
 
 
+PARTIALS = "partial/v1/"
+"""Folder of everything that is kept of unfinished stages."""
+
+
+def partial(key: str) -> str:
+    """Folder of what is kept of a stage that is not finished."""
+    return f"{PARTIALS}{key[:2]}/{key}/"
+
+
 def artifact(kind: str, key: str) -> str:
     """A stage's result; the sidecar lies beside it with `.json`."""
     return f"cas/v1/{kind}/{key[:2]}/{key}.safetensors"

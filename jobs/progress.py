@@ -16,7 +16,10 @@ class Record(BaseModel):
 
 
 class StageProgress(Record):
-    """One stage: `seconds` once it ended, `step` of `steps` while it runs, `cache` where a result can be reused."""
+    """One stage: `seconds` once it ended, `step` of `steps` while it runs, `cache` where a result can be reused.
+
+    Of its `frame_evals`, `resumed_frame_evals` were run by an earlier attempt that this one continued.
+    """
 
     name: StageName
     state: StageState = "pending"
@@ -25,6 +28,7 @@ class StageProgress(Record):
     steps: int | None = None
     cache: Literal["hit", "miss"] | None = None
     frame_evals: int | None = None
+    resumed_frame_evals: int | None = None
     saved_frame_evals: int | None = None
     saved_seconds: float | None = None
 

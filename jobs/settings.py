@@ -52,6 +52,8 @@ class Settings(BaseSettings):
     """The same allowance while weights are read and before the first step."""
     cancel_grace_seconds: float = Field(default=20.0, gt=0)
     shutdown_grace_seconds: float = Field(default=30.0, gt=0)
+    step_state_seconds: float = Field(default=60.0, gt=0)
+    """How often the state of a running loop is kept in the store, so that a killed worker loses no more than this."""
 
     # whose turn it is
     tenant_jobs: int = Field(default=0, ge=0)
@@ -85,6 +87,8 @@ class Settings(BaseSettings):
     """Records outlive their media by this long."""
     events_ttl_seconds: float = Field(default=DAY, gt=0)
     """How long the events of an ended job can be resumed; later, a stream begins with its last state."""
+    step_state_ttl_seconds: float = Field(default=3 * DAY, gt=0)
+    """What is kept of unfinished stages is deleted at this age."""
     idempotency_ttl_seconds: float = Field(default=DAY, gt=0)
 
     # limits on what comes in

@@ -13,6 +13,7 @@ from models.backbones.backbone import Backbone
 from models.digest import digest_json
 from models.errors import Cancelled
 from models.params import Stage
+from models.resume import Loops
 from models.schedules.estimates import Watch
 from models.types import Clip, File, Frames
 
@@ -108,7 +109,7 @@ class Context:
     """Handed to every verb, one per stage.
 
     ``report(step, steps, label)`` and ``cancelled()`` come from whoever runs the engine; ``inputs`` are the caller's
-    files by field name; ``clip_key`` identifies the prepared clip in the cache.
+    files by field name; ``clip_key`` identifies the prepared clip in the cache; ``loops`` are those of this stage.
     """
 
     backbone: Backbone
@@ -120,24 +121,33 @@ class Context:
     clip_key: str = ""
     warnings: list[Warned] = field(default_factory=list)
     preview: Preview | None = None
+    loops: Loops = field(default_factory=Loops)
 
     def generator(self, seed: int) -> torch.Generator:
         """A fresh CPU generator for this seed, salted with the stage so that a cache hit changes no later number."""
         salted = hashlib.sha256(f"{self.stage}:{seed}".encode()).digest()
         return torch.Generator("cpu").manual_seed(int.from_bytes(salted[:8], "little") >> 1)
 
-    def steps(self, items: Iterable[Item], label: str = "") -> Iterator[Item]:
-        """Yield the items, reporting each as one step of this stage; raise Cancelled before the next if asked to."""
+    def steps(self, items: Iterable[Item], state: object, label: str = "") -> Iterator[Item]:
+        """Yield the items, reporting each as one step of this stage; raise Cancelled before the next if asked to stop.
+
+        ``state`` is a dataclass that holds all that one step hands to the next (see `models.resume`). Where an earlier
+        run of this stage was stopped and its state kept, the first item is the one it stopped at and ``state`` is what
+        it was there.
+        """
         listed = list(items)
-        for index, item in enumerate(listed):
+        for index in range(self.loops.enter(state, len(listed)), len(listed)):
             self.check()
+            if self.loops.before(index):
+                raise Cancelled(f"the edit was handed over before step {index + 1} of {len(listed)}")
             self.report(index, len(listed), label)
             if self.preview is None or self.stage != "edit":
-                yield item
+                yield listed[index]
                 continue
             self.preview.begin(index + 1, len(listed))
-            yield item
+            yield listed[index]
             self.preview.end(self.backbone, index + 1, len(listed))
+        self.loops.leave()
         self.report(len(listed), len(listed), label)
 
     def check(self) -> None:

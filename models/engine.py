@@ -1,9 +1,4 @@
-"""Run a method: five verbs in order, with cache, progress and stop. This is all there is to it.
-
-``key(stage) = sha256(verb's module:qualname, its VERSION, the fields of that stage, the key above)``, a Merkle chain
-that starts at the digests of the inputs, the checkpoint and the numerics class. A new target prompt therefore keeps the
-inversion, and two methods with the same assigned verb share it.
-"""
+"""Run a method: five verbs in order, with cache, progress, stop and hand-over. This is all there is to it."""
 
 import importlib
 import json
@@ -15,14 +10,15 @@ from typing import Any
 
 import torch
 
+from models import keys
 from models.backbones.backbone import Backbone
 from models.context import Cache, Context, NoCache, Preview, Warned
-from models.digest import digest_json
-from models.errors import EditError, InvalidParams, OutOfMemory
+from models.errors import Cancelled, EditError, InvalidParams, OutOfMemory
 from models.method import Method, VideoInput, absent, validated, warn_unread_words
-from models.params import STAGES, Stage, VideoParams, guarded, own
+from models.params import STAGES, Stage, VideoParams, guarded
+from models.resume import Handover, Loops
 from models.schedules import estimates
-from models.types import Clip, File, Fitted, Trajectory, Video, finite, pack, unpack
+from models.types import Clip, Fitted, Trajectory, Video, finite, pack, unpack
 
 CACHED: dict[Stage, type] = {"prepare": Clip, "fit": Fitted, "invert": Trajectory}
 
@@ -40,7 +36,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class StageReport:
-    """What one stage did: done, hit (from the cache) or skipped; seconds; UNet frame-evals run, and saved by a hit."""
+    """What one stage did: done, hit (from the cache) or skipped; seconds; UNet frame-evals run, and saved by a hit.
+
+    ``resumed_frame_evals`` were run by an earlier run of the stage that handed it over, and not again by this one.
+    """
 
     name: Stage
     state: str
@@ -49,6 +48,8 @@ class StageReport:
     saved_frame_evals: int = 0
     saved_seconds: float = 0.0
     key: str = ""
+    resumed_frame_evals: int = 0
+    resumed_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Run:
     cache: Cache
     progress: Callable[[Progress], None]
     cancelled: Callable[[], bool]
-    salt: str
+    handover: Handover | None
     preview: Preview | None
 
 
@@ -107,28 +108,30 @@ def run(
     cache: Cache | None = None,
     progress: Callable[[Progress], None] = lambda progress: None,
     cancelled: Callable[[], bool] = lambda: False,
+    handover: Handover | None = None,
     salt: str = "",
     preview: Preview | None = None,
 ) -> Result:
     """Edit one clip: prepare, fit, invert, edit, decode.
 
     ``inputs`` maps field names to File (or tuples of File); ``salt`` separates tenants in the cache; ``preview`` shows
-    the edit while it is made. Raises what ``models.errors`` holds; the backbone is always given back as it was.
+    the edit while it is made. With ``handover`` an edit can be stopped at a step and continued by another call of the
+    same method, parameters, inputs, checkpoint and salt. Raises what ``models.errors`` holds; the backbone is always
+    given back as it was.
     """
     p, files = validated(kind, params, inputs)
-    current = Run(kind(), files, p, backbone, cache or NoCache(), progress, cancelled, salt, preview)
+    current = Run(kind(), files, p, backbone, cache or NoCache(), progress, cancelled, handover, preview)
     try:
         with torch.no_grad(), estimates.watched(preview.watch if preview else None):
-            return _stages(current)
+            return _stages(current, keys.root(backbone, salt))
     except torch.OutOfMemoryError as error:
         hint = "edit fewer frames (max_frames) or a smaller size (width, height)"
         raise OutOfMemory(str(error), hint=hint) from error
 
 
-def _stages(current: Run) -> Result:
+def _stages(current: Run, key: str) -> Result:
     reports: list[StageReport] = []
     warnings = _unread(current)
-    key = root_key(current)
     clip_key = ""
     values: dict[str, Any] = {"inputs": current.inputs, "fit": None, "invert": None}
     for stage in STAGES:
@@ -136,7 +139,7 @@ def _stages(current: Run) -> Result:
             reports.append(StageReport(stage, "skipped"))
             current.progress(Progress(stage, "skipped"))
             continue
-        key = stage_key(current, stage, key)
+        key = keys.of_stage(type(current.method), current.params, current.inputs, stage, key)
         clip_key = key if stage == "prepare" else clip_key
         value, report, warned = _stage(current, stage, key, clip_key, values)
         values[stage] = value
@@ -149,42 +152,6 @@ def _unread(current: Run) -> list[Warned]:
     ctx = Context(current.backbone, "prepare")
     warn_unread_words(ctx, current.params)
     return ctx.warnings
-
-
-def root_key(current: Run) -> str:
-    """Where the chain starts: the tenant's salt, the checkpoint, and how numbers are computed."""
-    backbone = current.backbone
-    numerics = f"torch-{torch.__version__.split('+')[0]}/{backbone.device.type}/{backbone.dtype}"
-    return digest_json({"salt": current.salt, "checkpoint": backbone.digest, "numerics": numerics})
-
-
-def stage_key(current: Run, stage: Stage, above: str) -> str:
-    """The Merkle key of a stage: verb, VERSION, its own parameters and input files, and the key above."""
-    verb = getattr(type(current.method), stage)
-    return digest_json(
-        {
-            "verb": f"{verb.__module__}:{verb.__qualname__}",
-            "version": getattr(importlib.import_module(verb.__module__), "VERSION", 1),
-            "params": own(current.params, stage),
-            "inputs": {name: _digests(value) for name, value in _inputs(current.inputs, stage, exact=True).items()},
-            "above": above,
-        }
-    )
-
-
-def _digests(value: File | tuple[File, ...]) -> list[str]:
-    return [value.digest] if isinstance(value, File) else [item.digest for item in value]
-
-
-def _inputs(inputs: VideoInput, stage: Stage, *, exact: bool) -> dict[str, Any]:
-    """Files declared for this stage (``exact``) or up to it, by field name, those not given left out."""
-    chosen: dict[str, Any] = {}
-    for name, field in type(inputs).model_fields.items():
-        declared = field.json_schema_extra["x-stage"]  # type: ignore[index]
-        wanted = declared == stage if exact else STAGES.index(declared) <= STAGES.index(stage)
-        if wanted and getattr(inputs, name) is not None:
-            chosen[name] = getattr(inputs, name)
-    return chosen
 
 
 def _stage(
@@ -201,12 +168,21 @@ def _stage(
         value: Any = unpack(CACHED[stage], placed(tensors, current.backbone.device), meta)
         return value, report, [Warned(*item) for item in json.loads(meta["warnings"])]
     current.progress(Progress(stage, "running"))
-    ctx = _context(current, stage, clip_key)
+    ctx = _context(current, stage, key, clip_key)
     before = current.backbone.frame_evals
     value = _call(current, stage, ctx, values)
-    report = StageReport(stage, "done", time.monotonic() - started, current.backbone.frame_evals - before, key=key)
+    report = StageReport(
+        stage,
+        "done",
+        time.monotonic() - started,
+        current.backbone.frame_evals - before,
+        key=key,
+        resumed_frame_evals=ctx.loops.resumed_frame_evals,
+        resumed_seconds=ctx.loops.resumed_seconds,
+    )
     if stage in CACHED:
-        _store(current.cache, value, report, ctx.warnings)
+        value = _store(current.cache, value, report, ctx.warnings)
+    ctx.loops.end(stored=stage in CACHED)
     current.progress(Progress(stage, "done"))
     return value, report, ctx.warnings
 
@@ -216,17 +192,20 @@ def placed(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, 
     return {name: tensor if name == "frames" else tensor.to(device) for name, tensor in tensors.items()}
 
 
-def _context(current: Run, stage: Stage, clip_key: str) -> Context:
+def _context(current: Run, stage: Stage, key: str, clip_key: str) -> Context:
     def report(step: int, steps: int, label: str) -> None:
         current.progress(Progress(stage, "running", step, steps, label))
 
-    inputs = _inputs(current.inputs, stage, exact=False)
-    rest = (current.cancelled, current.cache, clip_key, [], current.preview)
-    return Context(current.backbone, stage, inputs, report, *rest)
+    backbone, inputs = current.backbone, keys.files(current.inputs, stage, exact=False)
+    loops = Loops(current.handover, key, backbone.device, lambda: backbone.frame_evals)
+    rest = (current.cancelled, current.cache, clip_key, [], current.preview, loops)
+    return Context(backbone, stage, inputs, report, *rest)
 
 
 def _call(current: Run, stage: Stage, ctx: Context, values: dict[str, Any]) -> Any:
     ctx.check()
+    if current.handover is not None and current.handover.wanted():
+        raise Cancelled(f"the edit was handed over before stage {stage}")
     verb = getattr(current.method, stage)
     order = {
         "prepare": ("inputs",),
@@ -243,8 +222,12 @@ def _call(current: Run, stage: Stage, ctx: Context, values: dict[str, Any]) -> A
     return value
 
 
-def _store(cache: Cache, value: Any, report: StageReport, warnings: list[Warned]) -> None:
+def _store(cache: Cache, value: Any, report: StageReport, warnings: list[Warned]) -> Any:
+    """Store a result; returns it as the cache will hand it out: another layout in memory rounds sums differently."""
     tensors, meta = pack(value)
-    cost = {"frame_evals": report.frame_evals, "seconds": report.seconds}
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    evals, seconds = report.frame_evals + report.resumed_frame_evals, report.seconds + report.resumed_seconds
+    cost = {"frame_evals": evals, "seconds": seconds}
     warned = json.dumps([[item.code, item.message] for item in warnings])
     cache.put(report.name, report.key, tensors, {**meta, "cost": json.dumps(cost), "warnings": warned})
+    return unpack(type(value), tensors, meta)

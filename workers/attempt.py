@@ -57,6 +57,7 @@ class Attempt:
         self._accepted: dict[str, InputFile] = {}
         self._diary = Diary(runner.leases, claim)
         heart.also.append(self._diary.flush)
+        self._handover = runner.caches.handover(claim, heart)
 
     def run(self) -> str:
         """Work. Returns a final state, `queued` or `lost`. Raises QueueUnavailable when Redis stays away."""
@@ -118,8 +119,14 @@ class Attempt:
             with self._heart.loading(), self._runner.loading(checkpoint):
                 yield
 
-        stop = self._heart.stop_wanted
-        return Hooks(cache=cache, tell=self._tell, cancelled=stop, loading=loading, preview=previews.show)
+        return Hooks(
+            cache=cache,
+            tell=self._tell,
+            cancelled=self._heart.stop_wanted,
+            loading=loading,
+            handover=self._handover,
+            preview=previews.show,
+        )
 
     def _publish(self, made: Made) -> tuple[Output, ...]:
         self._tell("publish", "running")
@@ -150,6 +157,7 @@ class Attempt:
         if ended == "lost":
             return self._stop("lost")
         publish.sweep(self._runner.store, self._claim, keep=True)
+        self._handover.forget()
         return ended
 
     def _end(self, error: Exception) -> str:
@@ -179,6 +187,7 @@ class Attempt:
         if verdict == "lost":
             return "lost"
         if verdict == "cancel":
+            self._handover.forget()
             return self._finish(Outcome("canceled"))
         return self._persist(
             lambda: self._runner.leases.release(self._claim, "stage_timeout", hand_back=verdict == "preempt")

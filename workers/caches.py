@@ -10,6 +10,7 @@ from jobs.records import Records
 from jobs.store import Store
 from workers.disk import Disk
 from workers.flights import Flights
+from workers.handover import Handover
 from workers.heartbeat import Heartbeat
 from workers.work import StageCache
 
@@ -66,6 +67,12 @@ class Caches:
     def make_room(self) -> None:
         """Give the disk back: everything there is also in the store, or can be made again."""
         self._disk.clear()
+
+    def handover(self, claim: Claim, heart: Heartbeat) -> Handover:
+        """Return what keeps the states of unfinished stages for this attempt."""
+        own = claim.job.request.cache.inversion in {"off", "refresh"}
+        seconds = self._records.settings.step_state_seconds
+        return Handover(self._store, self._disk, heart, every_seconds=seconds, scope=claim.job_id if own else "")
 
     def _count(self, name: str) -> None:
         with contextlib.suppress(QueueUnavailable):

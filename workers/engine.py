@@ -55,7 +55,8 @@ def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
                 backbone,
                 cache=hooks.cache,
                 progress=tell,
-                cancelled=hooks.cancelled,
+                cancelled=lambda: hooks.cancelled() and not hooks.handover.wanted(),
+                handover=hooks.handover,
                 salt=task.salt,
                 preview=_preview(task, hooks),
             )
@@ -160,7 +161,8 @@ def _account(report: engine.StageReport) -> StageProgress:
         state="skipped" if report.state == "skipped" else "done",
         seconds=None if report.state == "skipped" else round(report.seconds, 3),
         cache=("hit" if report.state == "hit" else "miss") if cached and report.state != "skipped" else None,
-        frame_evals=report.frame_evals,
+        frame_evals=report.frame_evals + report.resumed_frame_evals,
+        resumed_frame_evals=report.resumed_frame_evals or None,
         saved_frame_evals=report.saved_frame_evals if report.state == "hit" else None,
         saved_seconds=round(report.saved_seconds, 3) if report.state == "hit" else None,
     )

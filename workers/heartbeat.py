@@ -48,6 +48,7 @@ class Heartbeat:
         self._last_beat = time.monotonic()
         self._watchdog = Watchdog(settings.stall_seconds, settings.load_seconds)
         self._thread = threading.Thread(target=self._run, name=f"heartbeat-{claim.job_id}", daemon=True)
+        self._handover_seconds = 1.0
         self.also: list[Callable[[], None]] = []
         """Called about every third of a lease, for whatever else must be kept alive."""
 
@@ -73,6 +74,14 @@ class Heartbeat:
     def alive(self) -> None:
         """Say that the job makes progress although it reports no step."""
         self._watchdog.tick()
+
+    def allow(self, *, handover_seconds: float) -> None:
+        """Say how long it takes to keep the state of a stage: a shutdown leaves time for it."""
+        self._handover_seconds = handover_seconds
+
+    def draining(self) -> bool:
+        """True while the worker shuts down."""
+        return self._drain.exists()
 
     @contextlib.contextmanager
     def loading(self) -> Iterator[None]:
@@ -141,19 +150,29 @@ class Heartbeat:
 
     def _shutdown_near(self) -> bool:
         """True when a shutdown began and what is left of its grace is needed to hand the job back."""
+        return self._grace_left() < self._needed()
+
+    def _grace_left(self) -> float:
+        """Seconds until the shutdown that began kills this process; infinite when none did."""
         try:
             age = time.time() - self._drain.stat().st_mtime
         except FileNotFoundError:
-            return False
+            return float("inf")
+        return self._settings.shutdown_grace_seconds - age
+
+    def _needed(self) -> float:
+        """Seconds to end the step that runs, keep the state and release the job; no more than most of the grace."""
         grace = self._settings.shutdown_grace_seconds
-        return age > grace - min(5.0, grace / 2)
+        needed = 1.0 + 1.5 * (self._watchdog.usual_seconds + self._handover_seconds)
+        return min(max(needed, min(5.0, grace / 2)), 0.8 * grace)
 
     def _enforce(self) -> None:
         """Give up on an engine that does not stop: end the claim and this process."""
         if self._verdict is None or self._done.is_set():
             return
-        patience = {"cancel": self._settings.cancel_grace_seconds, "preempt": 3.0, "stalled": 0.0}
-        if time.monotonic() - self._verdict_at < patience.get(self._verdict, self._settings.cancel_grace_seconds):
+        waited = time.monotonic() - self._verdict_at
+        patience = {"cancel": self._settings.cancel_grace_seconds, "preempt": self._needed(), "stalled": 0.0}
+        if waited < patience.get(self._verdict, self._settings.cancel_grace_seconds) and self._grace_left() > 0.5:
             return
         log.warning("engine does not stop, giving up this process", reason=self._verdict)
         with contextlib.suppress(QueueUnavailable):

@@ -65,6 +65,13 @@ class Retention:
                 found = []
         self._artifacts.adopt(found)
 
+    def forget_partials(self) -> None:
+        """Delete what was kept of unfinished stages that nobody went on with. Reads the whole list."""
+        oldest = time.time() - self._records.settings.step_state_ttl_seconds
+        old = [info.key for info in self._store.list(layout.PARTIALS) if info.modified.timestamp() < oldest]
+        for key in old:
+            self._store.delete(key)
+
     def _drain(self, fetch: Callable[[], Sequence[T]], handle: Callable[[T], None]) -> None:
         until = time.monotonic() + BUDGET_SECONDS
         batch = fetch()

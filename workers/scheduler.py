@@ -141,6 +141,7 @@ class Scheduler:
             self._sweeps.relink()
             done = recover(self._records, self._store, self._bell, older_than_seconds=age)
             self._retention.adopt()
+            self._retention.forget_partials()
         except TROUBLE as error:
             log.warning("store and records cannot be compared, will try again", error=str(error))
             self._reconcile_from = 0.0

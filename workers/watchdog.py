@@ -38,6 +38,11 @@ class Watchdog:
             self._loading = False
             self.tick()
 
+    @property
+    def usual_seconds(self) -> float:
+        """What a step has taken lately; 0 when there was none."""
+        return self._usual or 0.0
+
     def stalled(self) -> bool:
         """True when the next sign of life is overdue."""
         allowed = self._unstepped

@@ -54,6 +54,35 @@ class StageCache(Protocol):
         ...
 
 
+Tensors = dict[str, Any]
+
+
+class Handover(Protocol):
+    """Where the state of an unfinished stage is kept, and when; see `models.resume`."""
+
+    keeps_results: bool
+
+    def wanted(self) -> bool:
+        """Whether to stop before the next step and leave the rest to another attempt."""
+        ...
+
+    def due(self, seconds: float) -> bool:
+        """Whether to keep the state now, so many seconds after it was last kept, and go on."""
+        ...
+
+    def get(self, key: str) -> tuple[Tensors, dict[str, str]] | None:
+        """Return what was kept, or None."""
+        ...
+
+    def put(self, key: str, tensors: Tensors, meta: dict[str, str]) -> None:
+        """Keep a state in place of an earlier one."""
+        ...
+
+    def drop(self, key: str) -> None:
+        """Forget what was kept."""
+        ...
+
+
 @dataclass(frozen=True)
 class MadeFile:
     """A file to publish, and what is known about it."""
@@ -74,15 +103,17 @@ def ignore_preview(file: MadeFile, step: int, steps: int) -> None:
 class Hooks:
     """How the engine talks to the worker while it runs.
 
-    `tell(stage, state, step, steps)` with state `running`, `done`, `hit` or `skipped`; `cancelled()` is asked before
-    every step; `loading(checkpoint)` surrounds the reading of weights, which may take minutes without a step;
-    `preview(file, step, steps)` takes a picture of the edit under way, where the job asked for previews.
+    `tell(stage, state, step, steps)` with state `running`, `done`, `hit` or `skipped`; `cancelled()`, whether to stop
+    for any reason, is asked before every step; `loading(checkpoint)` surrounds the reading of weights, which may take
+    minutes without a step; an engine that can go on at a step keeps its state with `handover`; `preview(file, step,
+    steps)` takes a picture of the edit under way, where the job asked for previews.
     """
 
     cache: StageCache
     tell: Callable[[str, str, int, int], None]
     cancelled: Callable[[], bool]
     loading: Callable[[str], AbstractContextManager[None]]
+    handover: Handover
     preview: Callable[[MadeFile, int, int], None] = ignore_preview
 
 

@@ -6,6 +6,7 @@ from the source, whole or row by row, never are: attention is linear in the valu
 exchanged instead of the row.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -50,6 +51,17 @@ class Follower:
     def needs_source(self) -> bool:
         """Whether anything of the source is used or watched in this step."""
         return self.copies_rows() or self.cross.active(self.step) or self.source_watch is not None
+
+    def state_dict(self) -> dict[str, Tensor | None]:
+        """What the watches have seen: all that one step leaves to the next."""
+        watches = {"source": self.source_watch, "edit": self.edit_watch}
+        return {name: watch.total for name, watch in watches.items() if watch is not None}
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor | None]) -> None:
+        """Let the watches have seen that."""
+        for name, watch in (("source", self.source_watch), ("edit", self.edit_watch)):
+            if watch is not None:
+                watch.total = state_dict[name]
 
     def __call__(self, layer: str, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """Attend; the last branch as the control says."""

@@ -1,5 +1,7 @@
 """Source and edit denoised in one batch, so that the edit can look at the source in every layer."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,23 @@ from models.guidance import cfg
 from models.types import Latents
 
 VERSION = 1
+
+
+@dataclass
+class Following:
+    """The state of a loop whose edit (``1 c f h w``) follows a source that needs no denoising (see `models.resume`)."""
+
+    latents: Latents
+    control: Follower
+
+
+@dataclass
+class Beside:
+    """The state of a loop that denoises source and edit, ``1 c f h w`` each."""
+
+    source: Latents
+    latents: Latents
+    control: Follower
 
 
 def denoise(

@@ -9,7 +9,8 @@ Two conventions exist and give different latents:
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from models.types import Clip, Fitted, Latents, Trajectory
 VERSION = 1
 
 Convention = Literal["target_t", "current_t"]
+Item = TypeVar("Item")
 
 
 class Params(BaseParams):
@@ -73,6 +75,20 @@ def grid(schedule: ddim.Schedule, num_steps: int, num_kept: int, convention: Con
     return {min(asked, key=lambda t: abs(t - wanted)) for wanted in schedule.timesteps(num_kept)}
 
 
+@dataclass
+class Walk:
+    """The state of an inversion: latents (``b c f h w``), and what was kept on the way, cleanest first."""
+
+    latents: Latents
+    kept: list[Latents]
+    timesteps: list[int]
+
+
+def untracked(items: Iterable[Item], state: object) -> Iterator[Item]:
+    """The items, nobody told."""
+    return iter(items)
+
+
 @torch.no_grad()
 def walk(
     denoise: Callable[[Tensor, int], Tensor],
@@ -82,22 +98,22 @@ def walk(
     convention: Convention = "target_t",
     *,
     keep: Collection[int] | None = None,
-    track: Callable[[Iterable[tuple[int, int, int]]], Iterator[tuple[int, int, int]]] = iter,
+    track: Callable[[Iterable[tuple[int, int, int]], object], Iterator[tuple[int, int, int]]] = untracked,
 ) -> Trajectory:
     """Invert ``latents`` (``b c f h w``) with ``denoise(latents, t)`` and keep what was passed on the way.
 
     ``keep`` names the timesteps to keep (all when absent; the last always): 500 steps of a long clip would not fit.
-    ``track`` wraps the iteration, for progress and cancellation.
+    ``track`` wraps the iteration, for progress, cancellation and going on elsewhere (`Context.steps`).
     """
     latents = latents.to(torch.promote_types(latents.dtype, torch.float32))
-    kept, timesteps = [latents], []
+    state = Walk(latents, [latents], [])
     steps = plan(schedule, num_steps, convention)
-    for t, level, to in track(steps):
-        latents = ddim.step(schedule, denoise(latents, t), latents, level=level, to=to)
+    for t, level, to in track(steps, state):
+        state.latents = ddim.step(schedule, denoise(state.latents, t), state.latents, level=level, to=to)
         if keep is None or t in keep or t == steps[-1][0]:
-            kept.append(latents)
-            timesteps.append(t)
-    return Trajectory(torch.stack(kept), torch.tensor(timesteps))
+            state.kept.append(state.latents)
+            state.timesteps.append(t)
+    return Trajectory(torch.stack(state.kept), torch.tensor(state.timesteps))
 
 
 def lag(schedule: ddim.Schedule, p: Params) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.context import Context
 from models.guidance import cfg
+from models.inversion.ddim import untracked
 from models.params import Params as BaseParams
 from models.params import param
 from models.schedules import ddim
@@ -66,7 +67,7 @@ def fit(
         inner_steps=p.null_text_inner_steps,
         learning_rate=p.null_text_learning_rate,
         early_stop=p.null_text_early_stop,
-        track=lambda timesteps: ctx.steps(timesteps, "null text"),
+        track=lambda timesteps, state: ctx.steps(timesteps, state, "null text"),
     )
 
 
@@ -76,6 +77,16 @@ class Optimised:
 
     null_embeds: Float[Tensor, "n b k d"]
     losses: tuple[tuple[float, ...], ...]
+
+
+@dataclass
+class Fitting:
+    """The state between two timesteps: where the guided source is, its null text, and results so far."""
+
+    latents: Latents
+    null: Embeds
+    embeds: list[Embeds]
+    losses: list[tuple[float, ...]]
 
 
 def optimise(
@@ -90,7 +101,7 @@ def optimise(
     learning_rate: float = 1e-2,
     early_stop: float = 1e-5,
     per_frame: bool = False,
-    track: Callable[[Iterable[int]], Iterator[int]] = iter,
+    track: Callable[[Iterable[tuple[int, int]], object], Iterator[tuple[int, int]]] = untracked,
 ) -> Optimised:
     """Fit one null embedding for each timestep of an inverted trajectory (``latents[0]`` clean, ``target_t``).
 
@@ -102,24 +113,23 @@ def optimise(
         latents = rearrange(latents, "n 1 c f h w -> n f c 1 h w")
     source, null = (repeat(text, "1 k d -> b k d", b=latents.shape[1]) for text in (source, null))
     n = len(latents) - 1
-    stride, current = schedule.stride(n), latents[-1]
-    embeds: list[Tensor] = []
-    losses: list[tuple[float, ...]] = []
-    for i, t in enumerate(track(schedule.timesteps(n))):
+    stride, state = schedule.stride(n), Fitting(latents[-1], null, [], [])
+    for i, t in track(list(enumerate(schedule.timesteps(n))), state):
         with torch.no_grad():
-            conditional = denoise(current, t, source)
+            conditional = denoise(state.latents, t, source)
 
-        def onward(null: Tensor, z: Tensor = current, t: int = t, conditional: Tensor = conditional) -> Tensor:
+        def onward(null: Tensor, z: Tensor = state.latents, t: int = t, conditional: Tensor = conditional) -> Tensor:
             output = cfg.combine(denoise(z, t, null), conditional, guidance_scale)
             return ddim.step(schedule, output, z, level=t, to=t - stride)
 
         rate = learning_rate * (1 - i / max(DECAY_STEPS, n))
-        null, history = _fit(onward, null, latents[n - 1 - i], inner_steps, rate, early_stop + i * LOOSER)
-        embeds.append(null)
-        losses.append(history)
+        fitted, history = _fit(onward, state.null, latents[n - 1 - i], inner_steps, rate, early_stop + i * LOOSER)
+        state.null = fitted
+        state.embeds.append(fitted)
+        state.losses.append(history)
         with torch.no_grad():
-            current = onward(null)
-    return Optimised(torch.stack(embeds), tuple(losses))
+            state.latents = onward(fitted)
+    return Optimised(torch.stack(state.embeds), tuple(state.losses))
 
 
 def _fit(

@@ -28,6 +28,7 @@ from models.inversion.degraded import degraded
 from models.method import ImageFile, Method, Paper, VideoInput, asset, ladder
 from models.params import VideoParams, param
 from models.propagation.camera import Camera, moved
+from models.resume import Sampling
 from models.schedules.ddim import Schedule, add_noise, step
 from models.tuning import mixed, paths
 from models.types import Clip, Fitted, Frames, Latents
@@ -110,10 +111,13 @@ class Dreamix(Method):
         if p.strength < 1:
             coarse = backbone.encode_frames(degraded(clip.frames, p.degrade_factor, p.temporal_stride))
             latents = add_noise(schedule, coarse, noise, timesteps[0])
-        for t in ctx.steps(timesteps):
-            output = cfg.guided(predict, latents, t, text, p.guidance_scale)
-            latents = step(schedule, output, latents, level=t, to=t - stride, eta=p.eta, generator=generator)
-        return latents
+        state = Sampling(latents, generator)
+        for t in ctx.steps(timesteps, state):
+            output = cfg.guided(predict, state.latents, t, text, p.guidance_scale)
+            state.latents = step(
+                schedule, output, state.latents, level=t, to=t - stride, eta=p.eta, generator=generator
+            )
+        return state.latents
 
 
 def subject(ctx: Context, clip: Clip) -> Frames | None:

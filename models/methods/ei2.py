@@ -28,6 +28,7 @@ from models.guidance import cfg
 from models.inversion import ddim
 from models.method import Method, Paper
 from models.params import VideoParams, param
+from models.resume import Sampling
 from models.schedules.ddim import Schedule, step
 from models.temporal import inflation
 from models.temporal.shift_restricted import Axis, Norm, add_stam
@@ -96,10 +97,13 @@ class EI2(Method):
         text = cfg.encode(backbone, p.prompt, p.negative_prompt, p.guidance_scale)
         predict = tuned(ctx, p, clip, fitted)
         latents = ddim.start(schedule, trajectory, timesteps[0])
-        for t in ctx.steps(timesteps):
-            output = cfg.guided(predict, latents, t, text, p.guidance_scale)
-            latents = step(schedule, output, latents, level=t, to=t - stride, eta=p.eta, generator=generator)
-        return latents
+        state = Sampling(latents, generator)
+        for t in ctx.steps(timesteps, state):
+            output = cfg.guided(predict, state.latents, t, text, p.guidance_scale)
+            state.latents = step(
+                schedule, output, state.latents, level=t, to=t - stride, eta=p.eta, generator=generator
+            )
+        return state.latents
 
 
 def inflate(ctx: Context, p: Any, clip: Clip) -> Any:

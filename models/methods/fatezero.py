@@ -23,7 +23,7 @@ from models.attention.frame_index import Frame, frame_index
 from models.attention.installed import Policy
 from models.backbones import sd
 from models.context import Context
-from models.controls import blend, words
+from models.controls import blend, pair, words
 from models.controls.attend import Policies, controlled, routed
 from models.controls.cross import cross_edit
 from models.controls.follow import Follower
@@ -118,8 +118,8 @@ class FateZero(Method):
         def predict(latents: Latents, t: int, text: Embeds) -> Latents:
             return backbone.predict(latents, t, text, unet=network)
 
-        latents = trajectory.latents[-1]
-        for i, t in ctx.steps(list(enumerate(schedule.timesteps(n)))):
+        state = pair.Following(trajectory.latents[-1], edit)
+        for i, t in ctx.steps(list(enumerate(schedule.timesteps(n))), state):
             edit.step = i
             blending = edit.edit_watch is not None and int(p.blend_from * n) < i + 1 < int(p.blend_until * n)
             if edit.needs_source() or blending:
@@ -130,13 +130,14 @@ class FateZero(Method):
                 if source_watch is not None and p.blend_self_attention:
                     edit.inside = (source_watch.relevance(), p.blend_threshold)
             with controlled(network, edit, CONTROLLED, routes):
-                output = cfg.guided(predict, latents, t, text, p.guidance_scale)
-            latents = step(schedule, output, latents, level=t, to=t - schedule.stride(n))
+                output = cfg.guided(predict, state.latents, t, text, p.guidance_scale)
+            latents = step(schedule, output, state.latents, level=t, to=t - schedule.stride(n))
             if blending:
                 seen = [seen_by.relevance() for seen_by in (source_watch, edit.edit_watch) if seen_by is not None]
                 inside = blend.union(seen, latents.shape[-2:], p.blend_threshold)
                 latents = blend.keep_outside(trajectory.latents[n - 1 - i + p.legacy_blend_level], latents, inside)
-        return latents
+            state.latents = latents
+        return state.latents
 
 
 def follower(tokenizer: Any, p: FateZero.Params, clip: Clip) -> Follower:

@@ -36,6 +36,7 @@ from models.inversion import ddim
 from models.method import Method, Paper, ladder
 from models.params import VideoParams, param
 from models.propagation import trajectories
+from models.resume import Sampling
 from models.schedules.ddim import Schedule, step
 from models.temporal import inflation
 from models.types import Clip, Embeds, Fitted, Latents, Trajectory
@@ -104,17 +105,18 @@ class Flatten(Method):
         text = cfg.encode(backbone, p.prompt, p.negative_prompt, p.guidance_scale)
         injected, names = int(p.injection_until * len(timesteps)), injected_layers(network)
         noisiest = trajectory.latents[-1]
-        latents = noisiest if p.legacy_start_level else ddim.start(schedule, trajectory, timesteps[0], lag)
+        state = Sampling(noisiest if p.legacy_start_level else ddim.start(schedule, trajectory, timesteps[0], lag))
         predict = predictor(ctx, network)
         with installed(network, attention(p, clip, flow_tables(ctx, p, clip))):
-            for i, t in enumerate(ctx.steps(timesteps)):
+            for i, t in ctx.steps(list(enumerate(timesteps)), state):
+                latents = state.latents
                 if i < injected:
                     source = ddim.latents_at(schedule, trajectory, t, lag)
                     output = beside(predict, source, source_text, latents, t, text, p.guidance_scale, network, names)
                 else:
                     output = cfg.guided(predict, latents, t, text, p.guidance_scale)
-                latents = step(schedule, output, latents, level=t, to=t - stride)
-        return latents
+                state.latents = step(schedule, output, latents, level=t, to=t - stride)
+        return state.latents
 
 
 def beside(

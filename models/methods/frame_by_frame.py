@@ -18,6 +18,7 @@ from models.guidance import cfg
 from models.inversion import ddim
 from models.method import Method, Paper, ladder
 from models.params import VideoParams, param
+from models.resume import Sampling
 from models.schedules.ddim import Schedule, step
 from models.types import Clip, Fitted, Latents, Trajectory
 
@@ -51,7 +52,10 @@ class FrameByFrame(Method):
         timesteps = timesteps[len(timesteps) - max(1, round(p.strength * len(timesteps))) :]
         predict, generator = cfg.in_parts(backbone.predict), ctx.generator(p.seed)
         latents = ddim.latents_at(schedule, trajectory, timesteps[0], ddim.lag(schedule, p))
-        for t in ctx.steps(timesteps):
-            output = cfg.guided(predict, latents, t, text, p.guidance_scale)
-            latents = step(schedule, output, latents, level=t, to=t - stride, eta=p.eta, generator=generator)
-        return latents
+        state = Sampling(latents, generator)
+        for t in ctx.steps(timesteps, state):
+            output = cfg.guided(predict, state.latents, t, text, p.guidance_scale)
+            state.latents = step(
+                schedule, output, state.latents, level=t, to=t - stride, eta=p.eta, generator=generator
+            )
+        return state.latents

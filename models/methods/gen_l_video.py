@@ -33,6 +33,7 @@ from models.inversion import ddim
 from models.method import Method, Paper, ladder
 from models.params import VideoParams, param
 from models.propagation import windows
+from models.resume import Sampling
 from models.schedules.ddim import Schedule, step
 from models.temporal import inflation
 from models.tuning import one_shot
@@ -95,7 +96,7 @@ class GenLVideo(Method):
             part = clip.latents[:, :, slice(*next(choice))]
             return one_shot.random_denoising_loss(predict, schedule, part, text, generator)
 
-        losses = one_shot.optimise(ctx, parameters, loss, p)
+        losses = one_shot.optimise(ctx, parameters, loss, p, generator)
         return Fitted(inflation.added(network, backbone.unet), losses)
 
     def invert(self, ctx: Context, p: Any, clip: Clip, fitted: Fitted) -> Trajectory:
@@ -104,8 +105,8 @@ class GenLVideo(Method):
         text = ctx.backbone.encode_text([p.inversion_prompt])
         predict = windows.co_denoised(predictor(ctx, tuned(ctx, p, clip, fitted)), views(p, clip))
 
-        def track(steps: Any) -> Any:
-            return ctx.steps(list(islice(steps, made(p))))
+        def track(steps: Any, state: object) -> Any:
+            return ctx.steps(list(islice(steps, made(p))), state)
 
         def denoise(latents: Latents, t: int) -> Latents:
             return predict(latents, t, text)
@@ -123,16 +124,16 @@ class GenLVideo(Method):
         chosen = windows.prompt_of(len(over), len(prompts), over[0][1], p.window_stride)
         stride, timesteps = schedule.stride(p.num_inference_steps), schedule.timesteps(p.num_inference_steps)
         timesteps, smooth = timesteps[-made(p) :], int(p.smooth_until * p.num_inference_steps)
-        latents = trajectory.latents[-1]
-        for i, t in enumerate(ctx.steps(timesteps)):
+        state = Sampling(trajectory.latents[-1])
+        for i, t in ctx.steps(list(enumerate(timesteps)), state):
 
             def move(part: Latents, number: int, t: int = t, i: int = i) -> Latents:
                 output = cfg.guided(predict, part, t, texts[chosen[number]], p.guidance_scale)
                 part = step(schedule, output, part, level=t, to=t - stride)
                 return windows.smoothed(part) if i < smooth else part
 
-            latents = windows.merged(latents, over, move)
-        return latents
+            state.latents = windows.merged(state.latents, over, move)
+        return state.latents
 
 
 def made(p: Any) -> int:

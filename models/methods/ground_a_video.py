@@ -37,6 +37,7 @@ from models.inversion import ddim, null_text
 from models.method import Method, Paper
 from models.params import VideoParams, param
 from models.propagation import still
+from models.resume import Sampling
 from models.schedules.ddim import Schedule, add_noise, step
 from models.temporal import inflation
 from models.types import Clip, Embeds, Fitted, Latents, Trajectory
@@ -110,10 +111,9 @@ class GroundAVideo(Method):
         def denoise(latents: Latents, t: int) -> Latents:
             return predict(latents, t, source)
 
-        optimise = p.null_text_inner_steps > 0
-        keep = None if optimise else ()
+        keep = None if p.null_text_inner_steps > 0 else ()
         walked = ddim.walk(denoise, schedule, clip.latents, p.num_inversion_steps, keep=keep, track=ctx.steps)
-        if not optimise:
+        if p.null_text_inner_steps == 0:
             return walked
         found = null_text.optimise(
             predict,
@@ -126,7 +126,7 @@ class GroundAVideo(Method):
             learning_rate=p.null_text_learning_rate,
             early_stop=p.null_text_early_stop,
             per_frame=True,
-            track=lambda timesteps: ctx.steps(timesteps, "null text"),
+            track=lambda timesteps, state: ctx.steps(timesteps, state, "null text"),
         )
         return replace(walked, null_embeds=found.null_embeds)
 
@@ -143,20 +143,21 @@ class GroundAVideo(Method):
         grounded = ground(ctx, p, clip, unet, p.phrases)
         boxes = grounding.per_frame(p.boxes, frames)
         outside = grounding.outside(boxes, clip.latents.shape[-2:])[:, 0].to(clip.latents)  # f h w
-        latents, generator = initial(ctx, p, clip, schedule, trajectory, timesteps[0]), ctx.generator(p.seed)
-        for i, t in enumerate(ctx.steps(timesteps)):
-            if i == int(p.grounding_until * len(timesteps)):
+        state = Sampling(initial(ctx, p, clip, schedule, trajectory, timesteps[0]), ctx.generator(p.seed))
+        for i, t in ctx.steps(list(enumerate(timesteps)), state):
+            latents = state.latents
+            if i >= int(p.grounding_until * len(timesteps)):
                 grounded = grounding.Grounded(unet, None, grounded.more)
             if p.inpaint:
-                noise = torch.randn(latents.shape, generator=generator).to(latents)
+                noise = torch.randn(latents.shape, generator=state.generator).to(latents)
                 latents = torch.lerp(latents, add_noise(schedule, clip.latents, noise, t), outside)
             output = predict(backbone, grounded, latents, t, text.conditional)
             if text.unconditional is not None:
                 null = null_embeds(trajectory, t, i, legacy=p.legacy_null_order)
                 null = text.unconditional if null is None else null
                 output = cfg.combine(predict(backbone, grounded.nowhere(), latents, t, null), output, p.guidance_scale)
-            latents = step(schedule, output, latents, level=t, to=t - stride)
-        return latents
+            state.latents = step(schedule, output, latents, level=t, to=t - stride)
+        return state.latents
 
 
 def predict(backbone: Backbone, network: grounding.Grounded, latents: Latents, t: int, text: Embeds) -> Latents:

@@ -114,23 +114,23 @@ class InFusion(Method):
         predict, control = paths.denoiser(backbone, network), control_of(backbone.tokenizer, p, clip)
         source_text = cfg.Branches(None, backbone.encode_text([p.source_prompt]))
         text = cfg.encode(backbone, p.prompt, p.negative_prompt, p.guidance_scale)
-        source = latents = trajectory.latents[-1]
+        state = pair.Beside(trajectory.latents[-1], trajectory.latents[-1], control.follower)
         with controlled(network, control, ("attn1", "attn2"), policies):
-            for i, t in ctx.steps(list(enumerate(schedule.timesteps(n)))):
+            for i, t in ctx.steps(list(enumerate(schedule.timesteps(n))), state):
                 begin(control.follower, i, p.mask_threshold)
                 moves = (t, t - schedule.stride(n))
                 if not (i < p.num_feature_steps or control.borrows() or control.follower.needs_source()):
-                    output = cfg.guided(predict, latents, t, text, p.guidance_scale)
-                    latents = step(schedule, output, latents, level=moves[0], to=moves[1])
+                    output = cfg.guided(predict, state.latents, t, text, p.guidance_scale)
+                    state.latents = step(schedule, output, state.latents, level=moves[0], to=moves[1])
                     continue
                 with injected(network, p, i):
-                    both = ((source, source_text), (latents, text))
+                    both = ((state.source, source_text), (state.latents, text))
                     outputs = pair.denoise(predict, control.follower, *both, t, p.guidance_scale)
-                source, latents = (
+                state.source, state.latents = (
                     step(schedule, output, z, level=moves[0], to=moves[1])
-                    for output, z in zip(outputs, (source, latents), strict=True)
+                    for output, z in zip(outputs, (state.source, state.latents), strict=True)
                 )
-        return latents
+        return state.latents
 
 
 def injected(network: Any, p: Any, i: int) -> AbstractContextManager[None]:

@@ -31,6 +31,7 @@ from models.guidance import cfg
 from models.method import Method, Paper, ladder
 from models.params import VideoParams, param
 from models.propagation import flow_coding
+from models.resume import Sampling
 from models.schedules.ddim import Schedule, add_noise, split, step, target
 from models.types import Clip, Fitted, Latents, Trajectory
 
@@ -85,17 +86,18 @@ class Medm(Method):
         def mediate(x0: Latents) -> Latents:
             return harmonised(backbone, coding, x0, p.harmonisation_scale, keep_detail=p.keep_detail)
 
-        for i, t in enumerate(ctx.steps(timesteps)):
+        state = Sampling(latents)
+        for i, t in ctx.steps(list(enumerate(timesteps)), state):
             output = torch.cat(
                 [
                     cfg.guided(backbone.predict, part, t, text, p.guidance_scale)
-                    for part in latents.split(p.frames_per_pass, dim=2)
+                    for part in state.latents.split(p.frames_per_pass, dim=2)
                 ],
                 dim=2,
             )
-            output = corrected_output(schedule, output, latents, t, mediate) if i < corrected else output
-            latents = step(schedule, output, latents, level=t, to=t - stride)
-        return latents
+            output = corrected_output(schedule, output, state.latents, t, mediate) if i < corrected else output
+            state.latents = step(schedule, output, state.latents, level=t, to=t - stride)
+        return state.latents
 
 
 def corrected_output(

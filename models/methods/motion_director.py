@@ -32,6 +32,7 @@ from models.guidance import cfg
 from models.inversion import ddim, noise_prior
 from models.method import Method, Paper, VideoFile, VideoInput, asset, ladder
 from models.params import VideoParams, param
+from models.resume import Sampling
 from models.schedules.ddim import Schedule, step
 from models.temporal import inflation
 from models.tuning import paths
@@ -125,10 +126,11 @@ class MotionDirector(Method):
         predict = paths.denoiser(backbone, network)
         fresh = torch.randn(clip.latents.shape, generator=ctx.generator(p.seed)).to(clip.latents)
         latents = noise_prior.mixed(trajectory.latents[-1], fresh, p.noise_prior)
-        for t in ctx.steps(timesteps):
-            output = cfg.guided(predict, latents, t, text, p.guidance_scale)
-            latents = step(schedule, output, latents, level=t, to=t - stride)
-        return latents
+        state = Sampling(latents)
+        for t in ctx.steps(timesteps, state):
+            output = cfg.guided(predict, state.latents, t, text, p.guidance_scale)
+            state.latents = step(schedule, output, state.latents, level=t, to=t - stride)
+        return state.latents
 
 
 def learned_from(ctx: Context, p: Any, clip: Clip) -> Sequence[dual.Example]:

@@ -33,6 +33,7 @@ from models.inversion import ddim
 from models.method import Method, Paper, ladder
 from models.params import VideoParams, param
 from models.propagation import nearest_neighbour as nn_field
+from models.resume import Sampling
 from models.schedules.ddim import Schedule, add_noise, step
 from models.types import Clip, Embeds, Fitted, Latents, Trajectory
 
@@ -87,18 +88,18 @@ class TokenFlow(Method):
         text = backbone.encode_text([p.source_prompt, p.negative_prompt, p.prompt])
         text = text if p.guidance_scale != 1 else text[[0, 2]]
         generator = ctx.generator(p.seed)
-        latents = initial(p, schedule, trajectory, timesteps[0], generator)
-        frames = latents.shape[2]
-        for i, t in enumerate(ctx.steps(timesteps)):
+        state = Sampling(initial(p, schedule, trajectory, timesteps[0], generator), generator)
+        frames = state.latents.shape[2]
+        for i, t in ctx.steps(list(enumerate(timesteps)), state):
             keys = choose_keyframes(frames, p.keyframe_stride, p.keyframe_choice, generator)
             near = nn_field.NEIGHBOURS[p.neighbour_mode](frames, keys, p.keyframe_stride)
             source = ddim.latents_at(schedule, trajectory, t, lag)
             with taps.shared(backbone.unet, source_layers(p, backbone.unet, i, len(timesteps)), len(text)):
                 output = predict_jointly(
-                    backbone, source, latents, t, text, keys, near, p.guidance_scale, p.frames_per_pass
+                    backbone, source, state.latents, t, text, keys, near, p.guidance_scale, p.frames_per_pass
                 )
-            latents = step(schedule, output, latents, level=t, to=t - stride)
-        return latents
+            state.latents = step(schedule, output, state.latents, level=t, to=t - stride)
+        return state.latents
 
 
 def predict_jointly(

@@ -29,6 +29,7 @@ from models.guidance import cfg
 from models.inversion import ddim
 from models.method import Method, Paper
 from models.params import VideoParams, param
+from models.resume import Sampling
 from models.schedules.ddim import Schedule, step
 from models.temporal import inflation
 from models.tuning import inflated, one_shot
@@ -104,10 +105,13 @@ class TuneAVideo(Method):
             latents = ddim.start(schedule, trajectory, timesteps[0])
         else:
             latents = torch.randn(clip.latents.shape, generator=generator).to(clip.latents)
-        for t in ctx.steps(timesteps):
-            output = cfg.guided(predict, latents, t, text, p.guidance_scale)
-            latents = step(schedule, output, latents, level=t, to=t - stride, eta=p.eta, generator=generator)
-        return latents
+        state = Sampling(latents, generator)
+        for t in ctx.steps(timesteps, state):
+            output = cfg.guided(predict, state.latents, t, text, p.guidance_scale)
+            state.latents = step(
+                schedule, output, state.latents, level=t, to=t - stride, eta=p.eta, generator=generator
+            )
+        return state.latents
 
     def inflated(self, ctx: Context, p: Any, clip: Clip) -> Any:
         """The inflated network before tuning, for clips of this length."""

@@ -95,20 +95,20 @@ class Vid2VidZero(Method):
         source_text = cfg.encode(backbone, p.source_prompt, "", p.guidance_scale)
         height, width = clip.latents.shape[-2:]
         follower = Follower(Layers(height, width, max_queries=None), cross.cross_edit(backbone.tokenizer, p, n))
-        source = latents = trajectory.latents[-1]
+        state = pair.Beside(trajectory.latents[-1], trajectory.latents[-1], follower)
         with controlled(network, follower, ("attn2",), policies(p, clip)):
-            for i, t in ctx.steps(list(enumerate(schedule.timesteps(n)))):
+            for i, t in ctx.steps(list(enumerate(schedule.timesteps(n))), state):
                 follower.step = i
                 null = null_embeds(trajectory, p.null_uncond_ratio, i)
                 texts = [with_null(branches, null) for branches in (source_text, text)]
                 if follower.needs_source():
-                    both = (source, texts[0]), (latents, texts[1])
+                    both = (state.source, texts[0]), (state.latents, texts[1])
                     drift, output = pair.denoise(predict, follower, *both, t, p.guidance_scale)
-                    source = step(schedule, drift, source, level=t, to=t - schedule.stride(n))
+                    state.source = step(schedule, drift, state.source, level=t, to=t - schedule.stride(n))
                 else:
-                    output = cfg.guided(predict, latents, t, texts[1], p.guidance_scale)
-                latents = step(schedule, output, latents, level=t, to=t - schedule.stride(n))
-        return latents
+                    output = cfg.guided(predict, state.latents, t, texts[1], p.guidance_scale)
+                state.latents = step(schedule, output, state.latents, level=t, to=t - schedule.stride(n))
+        return state.latents
 
 
 def null_embeds(trajectory: Trajectory, ratio: float, step: int) -> Embeds | None:

@@ -106,13 +106,14 @@ class VideoP2P(Method):
         source_text = cfg.Branches(None, backbone.encode_text([p.source_prompt]))
         text = cfg.encode(backbone, p.prompt, p.negative_prompt, p.guidance_scale)
         follower = follow(backbone.tokenizer, p, clip)
-        source = latents = trajectory.latents[-1]
+        state = pair.Beside(trajectory.latents[-1], trajectory.latents[-1], follower)
         with controlled(network, follower, CONTROLLED):
-            for i, t in ctx.steps(list(enumerate(schedule.timesteps(n)))):
+            for i, t in ctx.steps(list(enumerate(schedule.timesteps(n))), state):
+                source, latents = state.source, state.latents
                 follower.step = i
                 if not follower.needs_source():
                     output = cfg.guided(predict, latents, t, text, p.guidance_scale)
-                    latents = step(schedule, output, latents, level=t, to=t - schedule.stride(n))
+                    state.latents = step(schedule, output, latents, level=t, to=t - schedule.stride(n))
                     continue
                 if trajectory.null_embeds is not None and text.unconditional is not None:
                     source_text = source_text._replace(unconditional=trajectory.null_embeds[i])
@@ -122,7 +123,8 @@ class VideoP2P(Method):
                     for output, z in zip(moved, (source, latents), strict=True)
                 )
                 latents = blended(follower, source, latents, i + 1 > int(p.blend_from * n), p.blend_threshold)
-        return latents
+                state.source, state.latents = source, latents
+        return state.latents
 
 
 def blended(follower: Follower, source: Latents, latents: Latents, active: bool, threshold: float) -> Latents:

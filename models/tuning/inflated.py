@@ -40,5 +40,5 @@ def tune(
     def loss() -> Tensor:
         return one_shot.random_denoising_loss(predict, schedule, latents, text, generator)
 
-    losses = one_shot.optimise(ctx, parameters, loss, p)
+    losses = one_shot.optimise(ctx, parameters, loss, p, generator)
     return Fitted(inflation.added(network, backbone.unet), losses)

@@ -62,7 +62,7 @@ def tune(ctx: Context, p: Params, clip: Seen, frames: Seen) -> Fitted:
         ]
         return torch.stack(losses).sum()
 
-    losses = one_shot.optimise(ctx, learning, loss, p)
+    losses = one_shot.optimise(ctx, learning, loss, p, generator)
     added = inflation.added(network, unet)
     return Fitted({**added, **{name: weight.detach() for name, weight in low_rank.items()}}, losses)
 

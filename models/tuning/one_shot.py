@@ -1,6 +1,7 @@
 """One-shot tuning: a few weights learn to denoise one clip. arXiv:2212.11565, sec. 3.3."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -81,9 +82,27 @@ def checkpoint(network: Any, latents: Latents, wanted: bool | None) -> None:
         network.enable_gradient_checkpointing()
 
 
-def optimise(ctx: Context, parameters: Sequence[nn.Parameter], loss: Callable[[], Tensor], p: Params) -> Tensor:
+@dataclass
+class Tuning:
+    """The state of a tuning: what learns and how, the generator that ``loss`` draws from, and the losses so far."""
+
+    parameters: list[nn.Parameter]
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    generator: torch.Generator
+    losses: list[Tensor]
+
+
+def optimise(
+    ctx: Context,
+    parameters: Sequence[nn.Parameter],
+    loss: Callable[[], Tensor],
+    p: Params,
+    generator: torch.Generator,
+) -> Tensor:
     """Minimise ``loss`` over the parameters with AdamW and a clipped gradient; return its value at every step.
 
+    All randomness of ``loss`` must come from ``generator``, so that a tuning that was stopped goes on as it would have.
     Under a half-precision backbone the forward pass is autocast and float16 gradients are scaled; the parameters and
     the loss stay float32.
     """
@@ -93,13 +112,13 @@ def optimise(ctx: Context, parameters: Sequence[nn.Parameter], loss: Callable[[]
         parameters, lr=p.learning_rate, betas=betas, weight_decay=p.adam_weight_decay, eps=p.adam_epsilon
     )
     scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
-    losses = []
-    for _ in ctx.steps(range(p.num_tuning_steps)):
+    state = Tuning(list(parameters), optimiser, scaler, generator, [])
+    for _ in ctx.steps(range(p.num_tuning_steps), state):
         with torch.enable_grad(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
             value = loss()
-        losses.append(value.detach())
+        state.losses.append(value.detach())
         take_step(optimiser, scaler, value, p.max_grad_norm)
-    return torch.stack(losses).float().cpu()
+    return torch.stack(state.losses).float().cpu()
 
 
 def take_step(

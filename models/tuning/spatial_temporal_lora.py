@@ -140,17 +140,31 @@ def tune(ctx: Context, p: Params, examples: Sequence[Example], image_network: An
     for network, example in [(image_network, examples[0]), *((e.network, e) for e in examples)]:
         paths.checkpoint(network, example.latents, p.gradient_checkpointing)
     learners = [Learner(ctx, p, list(weights.values())) for weights in (temporal, *spatial)]
-    losses = []
     with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # for the dropout
-        for _ in ctx.steps(range(p.num_tuning_steps)):
+        state = Learning(
+            [*temporal.values(), *(w for s in spatial for w in s.values())],
+            learners,
+            generator,
+            dropout_generator(device),
+            [],
+        )
+        for _ in ctx.steps(range(p.num_tuning_steps), state):
             chosen = int(torch.randint(len(examples), (), generator=generator))
             step = Step(ctx, p, examples[chosen], generator)
-            losses.append(learners[0].take(partial(step.temporal, temporal, spatial[chosen])))
+            state.losses.append(learners[0].take(partial(step.temporal, temporal, spatial[chosen])))
             if not step.skip:
                 learners[1 + chosen].take(partial(step.spatial, image_network, spatial[chosen]))
     weights = {name: weight.detach() for name, weight in {**temporal, **spatial[0]}.items()}
-    return Fitted(weights, torch.stack(losses).float().cpu())
+    return Fitted(weights, torch.stack(state.losses).float().cpu())
+
+
+def dropout_generator(device: torch.device) -> torch.Generator:
+    """The generator that dropout on this device draws from."""
+    if device.type == "cpu":
+        return torch.default_generator
+    generators: Sequence[torch.Generator] = torch.get_device_module(device.type).default_generators
+    return generators[device.index or 0]
 
 
 def load(network: nn.Module, weights: Mapping[str, Tensor], *, temporal_scale: float, spatial_scale: float) -> None:
@@ -159,6 +173,17 @@ def load(network: nn.Module, weights: Mapping[str, Tensor], *, temporal_scale: f
     paths.load(network, {name: w for name, w in weights.items() if name not in looks}, scale=temporal_scale)
     if spatial_scale != 0:
         paths.load(network, looks, scale=spatial_scale)
+
+
+@dataclass
+class Learning:
+    """The state of the tuning: all weights and their learners, who draws steps, who draws dropout, and the losses."""
+
+    weights: list[nn.Parameter]
+    learners: list["Learner"]
+    generator: torch.Generator
+    dropout: torch.Generator
+    losses: list[Tensor]
 
 
 class Learner:
@@ -175,6 +200,15 @@ class Learner:
             eps=p.adam_epsilon,
         )
         self.scaler = torch.amp.GradScaler(self.device, enabled=self.dtype == torch.float16)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How the optimiser and the gradient scaler stand."""
+        return {"optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Let them stand like this."""
+        self.optimiser.load_state_dict(state_dict["optimiser"])
+        self.scaler.load_state_dict(state_dict["scaler"])
 
     def take(self, loss: Callable[[], Tensor]) -> Tensor:
         """One gradient step; the loss before it."""

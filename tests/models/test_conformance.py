@@ -2,13 +2,14 @@
 
 import json
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
 
-from models import catalogue, engine, video
+from models import catalogue, engine, keys, video
 from models.backbones import tiny, unet3d
 from models.context import MemoryCache, Preview
 from models.digest import digest_file
@@ -125,6 +126,55 @@ def cold(backbones, media):
     return run
 
 
+CARRIED = {
+    "dreamix": {"eta": 1.0, "guidance_scale": 1.0},
+    "ei2": {"eta": 1.0},
+    "fatezero": {"num_tuning_steps": 2, "num_inference_steps": 5, "blend_latents": True}
+    | {"blend_source_words": "car", "blend_target_words": "bear"},
+    "frame_by_frame": {"eta": 1.0},
+    "gen_l_video": {"num_tuning_steps": 3, "window": 2, "window_stride": 1},
+    "ground_a_video": {"null_text_inner_steps": 2, "grounding_until": 0.5},
+    "infusion": {"num_inference_steps": 5, "num_feature_steps": 1, "num_attention_steps": 1},
+    "tune_a_video": {"eta": 1.0, "use_inverted_latents": False},
+    "video_p2p": {"num_inference_steps": 5, "blend_source_words": "car", "blend_target_words": "bear"},
+}
+"""Options with which a step leaves more to the next than latents: noise, regions, null texts, moments."""
+
+
+class Handover:
+    """Keeps states in memory; wants to stop, or the process dies, once a loop has reached a step."""
+
+    keeps_results = False
+
+    def __init__(self):
+        self.kept, self.at, self.reached, self.dies = {}, None, False, False
+
+    def arm(self, at, dies=False):
+        self.at, self.reached, self.dies = at, False, dies
+
+    def tick(self, progress):
+        if self.at == (progress.stage, progress.label, progress.step) and progress.steps:
+            self.reached = True
+            if self.dies:
+                raise RuntimeError("killed")
+
+    def wanted(self):
+        return self.reached
+
+    def due(self, seconds):
+        return self.dies
+
+    def get(self, key):
+        found = self.kept.get(key)
+        return None if found is None else ({name: t.clone() for name, t in found[0].items()}, dict(found[1]))
+
+    def put(self, key, tensors, meta):
+        self.kept[key] = ({name: t.contiguous().clone() for name, t in tensors.items()}, dict(meta))
+
+    def drop(self, key):
+        self.kept.pop(key, None)
+
+
 @pytest.mark.parametrize("method_id", METHODS)
 class TestEveryMethod:
     def test_defaults_run_and_shape_is_kept(self, method_id, cold):
@@ -192,6 +242,44 @@ class TestEveryMethod:
                 )
             assert fingerprint(backbone) == before
 
+    def test_goes_on_at_the_step_it_was_stopped_at(self, method_id, backbone, media):
+        """In every loop it is handed over once, in the last one it is also killed: same numbers, no step twice."""
+        kind, seen = engine.find(method_id), []
+        params, kept = {**small(kind), **CARRIED.get(method_id, {})}, MemoryCache()
+        before = backbone.frame_evals
+        whole = engine.run(kind, params, files(kind, media), backbone, cache=kept, progress=seen.append)
+        needed = backbone.frame_evals - before
+        loops = {(p.stage, p.label): p.steps for p in seen if p.steps}
+        assert ("edit", "") in loops
+
+        cache, handover, before = MemoryCache(), Handover(), backbone.frame_evals
+        resume = partial(
+            engine.run, kind, params, files(kind, media), backbone,
+            cache=cache, handover=handover, progress=handover.tick,
+        )  # fmt: skip
+        for (stage, label), steps in loops.items():
+            handover.arm((stage, label, Random(f"{method_id}/{stage}/{label}").randrange(steps - 1)))
+            with pytest.raises(Cancelled, match="handed over"):
+                resume()
+        handover.arm(("edit", "", loops["edit", ""] - 1), dies=True)
+        with pytest.raises(RuntimeError, match="killed"):
+            resume()
+        handover.arm(None)
+        result = resume()
+
+        assert torch.equal(result.video.frames, whole.video.frames)
+        assert backbone.frame_evals - before == needed
+        assert sum(stage.resumed_frame_evals for stage in result.stages) > 0
+        assert list(cache.stored) == list(kept.stored)
+        for place, (tensors, meta) in kept.stored.items():
+            again, described = cache.stored[place]
+            assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items()), place
+            if place[0] in {"fit", "invert"}:
+                costs = [json.loads(found["cost"])["frame_evals"] for found in (meta, described)]
+                assert costs[0] == costs[1], place
+        edited = next(stage.key for stage in result.stages if stage.name == "edit")
+        assert list(handover.kept) == [f"{edited}-0"]  # until the result is safe, which only the caller knows
+
     def test_backbone_is_given_back_after_a_failure(self, method_id, backbone, media):
         kind, before = engine.find(method_id), fingerprint(backbone)
 
@@ -252,12 +340,10 @@ def stage_keys(kind, params, media, backbone):
         parsed, given = engine.validated(kind, params, files(kind, media))
     except InvalidParams:
         return None
-    current = engine.Run(kind(), given, parsed, backbone, MemoryCache(), print, bool, "")
-    key, keys = engine.root_key(current), {}
+    key, found = keys.root(backbone, ""), {}
     for stage in STAGES:
-        key = engine.stage_key(current, stage, key)
-        keys[stage] = key
-    return keys
+        key = found[stage] = keys.of_stage(kind, parsed, given, stage, key)
+    return found
 
 
 def other_value(name, field, values):

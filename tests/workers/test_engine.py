@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import time
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,10 +21,13 @@ from jobs.schema import Job
 from jobs.settings import Settings
 from jobs.submission import submit
 from models import video
+from models.backbones.backbone import Backbone
+from tests.conftest import wait_for
 from workers import engine
+from workers.heartbeat import Heartbeat
 from workers.runner import Runner
 from workers.signs import drain_file
-from workers.work import Edit, Fetched
+from workers.work import Edit, Fetched, Hooks, Made
 
 
 class House:
@@ -209,3 +215,95 @@ def test_a_second_doorbell_runs_nothing(house: House, clip: bytes) -> None:
     assert done.state == "succeeded"
     for _ in range(5):
         assert house.run(job) == done
+
+
+TUNED = {"num_tuning_steps": 4, "num_inversion_steps": 4, "num_inference_steps": 4}
+
+
+BEGAN = {
+    ("w0", "fit"): 0,
+    ("w1", "fit"): 2,
+    ("w1", "invert"): 0,
+    ("w2", "invert"): 3,
+    ("w2", "edit"): 0,
+    ("last", "edit"): 4,
+}
+BEGAN_WITHOUT_CACHE = {("w2", "fit"): 4, ("last", "fit"): 4, ("last", "invert"): 4}
+
+
+@pytest.mark.parametrize("mode", ["use", "off"])
+def test_a_job_handed_back_goes_on_at_its_step_on_another_worker(
+    settings: Settings, tmp_path: Path, clip: bytes, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """A shutdown inside every loop, each time another worker with a disk of its own: no step is run twice."""
+    body = {
+        "method": "tune_a_video",
+        "prompt": {"target": "a red car", "source": "a car"},
+        "params": TUNED,
+        "cache": {"inversion": mode},
+    }
+    ran: list[int] = []
+    predict = Backbone.predict
+
+    def counted(self: Backbone, latents: torch.Tensor, *rest: object, **more: object) -> torch.Tensor:
+        ran.append(latents.shape[0] * latents.shape[2])
+        return predict(self, latents, *rest, **more)
+
+    monkeypatch.setattr(Backbone, "predict", counted)
+    monkeypatch.setattr(Heartbeat, "_needed", lambda heart: 100.0)  # time enough on a busy machine
+    whole = worker(settings, tmp_path, "whole")
+    asked = whole.submit(clip, **body)
+    expected = whole.run(asked)
+    needed = sum(ran)
+    assert expected.state == "succeeded" and expected.usage.frame_evals == needed
+
+    ran.clear()
+    job, first = None, {}
+    for number, stage in enumerate(("fit", "invert", "edit")):
+        house = worker(settings, tmp_path, f"w{number}", store=tmp_path / "shared")
+        job = job or house.submit(clip, **body)
+        stop_at(house, monkeypatch, stage, 1 + number, first)
+        assert house.run(job).state == "queued"
+        assert [attempt.ended for attempt in house.runner.records.get(job.id).attempts][-1] == "preempted"
+    last = worker(settings, tmp_path, "last", store=tmp_path / "shared")
+    stop_at(last, monkeypatch, None, 0, first)
+    done = last.run(job)
+    assert done.state == "succeeded" and sum(ran) == needed
+    assert first == BEGAN | (BEGAN_WITHOUT_CACHE if mode == "off" else {})
+    assert done.usage.frame_evals + done.usage.saved_frame_evals == needed
+    assert done.outputs[0].sha256 == expected.outputs[0].sha256
+    assert list(last.runner.store.list("partial/")) == []
+
+
+def worker(settings: Settings, folder: Path, name: str, *, store: Path | None = None) -> House:
+    place = (store or folder / name / "store").as_uri()
+    changes = {"checkpoint": "tiny", "device": "cpu", "worker_id": name, "data_dir": folder / name, "store": place}
+    changes |= {"shutdown_grace_seconds": 600.0}
+    (folder / name).mkdir()
+    return House(settings.model_copy(update=changes), folder / name)
+
+
+def stop_at(
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str | None,
+    step: int,
+    first: dict[tuple[str, str], int],
+) -> None:
+    """Let the grace of a shutdown run out at a step; note where each loop that was continued began."""
+    edit, flag = house.runner.engine, drain_file(house.runner.settings)
+
+    def watched(task: Edit, hooks: Hooks, settings: Settings) -> Made:
+        def tell(now: str, state: str, at: int, of: int) -> None:
+            hooks.tell(now, state, at, of)
+            if of:
+                first.setdefault((settings.worker_id, now), at)
+            if (now, at) == (stage, step) and of:
+                flag.parent.mkdir(parents=True, exist_ok=True)
+                flag.touch()
+                os.utime(flag, (time.time() - 550,) * 2)
+                wait_for(hooks.handover.wanted)
+
+        return edit(task, replace(hooks, tell=tell), settings)
+
+    monkeypatch.setattr(house.runner, "engine", watched)
