@@ -110,7 +110,9 @@ class Handover:
             try:
                 with safe_open(path, "pt") as source:
                     names: Any = source.keys()
-                    return {name: source.get_tensor(name) for name in names}, dict(source.metadata() or {})
+                    tensors = {name: source.get_tensor(name) for name in names}
+                    log.info("state found", step=latest["step"])
+                    return tensors, dict(source.metadata() or {})
             except SafetensorError as error:
                 raise ValueError("a kept state cannot be read") from error
 

@@ -296,7 +296,7 @@ def stop_at(
     def watched(task: Edit, hooks: Hooks, settings: Settings) -> Made:
         def tell(now: str, state: str, at: int, of: int) -> None:
             hooks.tell(now, state, at, of)
-            if of:
+            if of and now in {"fit", "invert", "edit"}:
                 first.setdefault((settings.worker_id, now), at)
             if (now, at) == (stage, step) and of:
                 flag.parent.mkdir(parents=True, exist_ok=True)
