@@ -198,8 +198,8 @@ def _context(current: Run, stage: Stage, key: str, clip_key: str) -> Context:
 
     backbone, inputs = current.backbone, keys.files(current.inputs, stage, exact=False)
     loops = Loops(current.handover, key, backbone.device, lambda: backbone.frame_evals)
-    rest = (current.cancelled, current.cache, clip_key, [], current.preview, loops)
-    return Context(backbone, stage, inputs, report, *rest)
+    cancelled, cache, preview = current.cancelled, current.cache, current.preview
+    return Context(backbone, stage, inputs, report, cancelled, cache, clip_key, preview=preview, loops=loops)
 
 
 def _call(current: Run, stage: Stage, ctx: Context, values: dict[str, Any]) -> Any:
