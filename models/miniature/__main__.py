@@ -22,6 +22,7 @@ class Part(StrEnum):
     UNET = "unet"
     T2V = "t2v"
     GROUNDED = "grounded"
+    FINDER = "finder"
 
 
 def _image() -> Any:
@@ -76,9 +77,10 @@ def train(
     elif part in DENOISERS:
         DENOISERS[part]().train(data_dir, minutes, resume)
     else:
-        from models.miniature import train_clip, train_judge
+        from models.miniature import train_clip, train_finder, train_judge
 
-        trainer = train_clip.train if part is Part.CLIP else train_judge.train
+        trainers = {Part.CLIP: train_clip.train, Part.JUDGE: train_judge.train, Part.FINDER: train_finder.train}
+        trainer: Any = trainers[part]
         sys.stdout.write(json.dumps(trainer(data_dir, minutes, resume)) + "\n")
 
 
@@ -100,11 +102,14 @@ def evaluation(
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG) here.")] = None,
     quick: Annotated[bool, typer.Option(help="Fewer samples: minutes instead of an hour.")] = False,
+    part: Annotated[
+        list[str] | None, typer.Option(help="Only this part; may be repeated. The JSON keeps others.")
+    ] = None,
 ) -> None:
     """Measure the shipped weights on held-out scenes and print the figures as JSON."""
     from models.miniature import evaluate
 
-    evaluate.main(json_path, sheet, quick)
+    evaluate.main(json_path, sheet, quick, part or ())
 
 
 if __name__ == "__main__":

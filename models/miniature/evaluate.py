@@ -7,8 +7,8 @@ edited pictures are read by the judge, which was trained on renders alone.
 import json
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,20 @@ from torch.nn import functional
 from models.backbones import sd
 from models.backbones.components import quiet
 from models.metrics import pixel
-from models.miniature import family, judge, sheet, train_clip, train_judge, world
+from models.miniature import (
+    evaluate_boxes,
+    evaluate_clips,
+    evaluate_motion,
+    family,
+    judge,
+    sheet,
+    train_clip,
+    train_finder,
+    train_judge,
+    world,
+)
+from models.miniature.evaluate_sizes import QUICK, Measured
+from models.miniature.evaluate_sizes import Sizes as Sizes
 from models.miniature.recognisers import HEADS, frames_of
 from models.miniature.sampling import generate, invert
 from models.miniature.scene import ATTRIBUTES, Scene, caption, generator, sample_scene
@@ -34,31 +47,20 @@ EDIT_GUIDANCE = 4.0
 EDITS = ("subject", "colour", "style")
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """How much is measured: counts of held-out scenes, of frames of each clip, and of steps."""
-
-    renders: int = 500
-    captions: int = 500
-    inversions: int = 20
-    edits: int = 24
-    frames: int = 1
-    recogniser_renders: int = 1920
-    pipeline: int = 16
-    linear_fit: int = 1000
-    sampling_steps: int = 25
-    inversion_steps: int = 50
-
-
-QUICK = Sizes(renders=100, captions=64, inversions=6, edits=8, frames=1, recogniser_renders=640, pipeline=4)
 FIRST = {"renders": 1_000_000, "captions": 2_000_000, "inversions": 3_000_000, "edits": 4_000_000}
 """First held-out seed of every part."""
 
 
-def main(json_path: Path | None = None, sheet_path: Path | None = None, quick: bool = False) -> None:
-    """Measure the shipped weights, print the figures as JSON, and write them and the sheet where asked."""
-    figures, cells = evaluate(sd.load("miniature"), QUICK if quick else Sizes())
-    text = json.dumps(figures, indent=1) + "\n"
+def main(
+    json_path: Path | None = None, sheet_path: Path | None = None, quick: bool = False, parts: Sequence[str] = ()
+) -> None:
+    """Measure the shipped weights, print the figures as JSON, and write them and the sheet where asked.
+
+    `parts` are names of `PARTS`, none: all. Figures of other parts that the JSON file holds already stay in it.
+    """
+    figures, cells = evaluate(sd.load("miniature"), QUICK if quick else Sizes(), parts)
+    known = json.loads(json_path.read_text()) if parts and json_path and json_path.exists() else {}
+    text = json.dumps(known | figures, indent=1) + "\n"
     sys.stdout.write(text)
     if json_path:
         json_path.write_text(text)
@@ -66,28 +68,24 @@ def main(json_path: Path | None = None, sheet_path: Path | None = None, quick: b
         sheet.write(sheet_path, cells)
 
 
-def evaluate(backbone: sd.Backbone, sizes: Sizes) -> tuple[dict[str, float], list[sheet.Cell]]:
-    """All figures by key, and captioned pictures; `backbone` is the family's, whatever its weights."""
-    parts = {
-        "vae": reconstruction,
-        "t2i": text_to_image,
-        "inversion": round_trip,
-        "edit": editing,
-        "pipeline": through_diffusers,
-        "recognisers": recognisers,
-    }
+def evaluate(
+    backbone: sd.Backbone, sizes: Sizes, parts: Sequence[str] = ()
+) -> tuple[dict[str, float], list[sheet.Cell]]:
+    """All figures by key, and captioned pictures; `backbone` is the family's, whatever its weights.
+
+    ValueError for a part that is none of `PARTS`.
+    """
+    if unknown := set(parts) - set(PARTS):
+        raise ValueError(f"there is no part {', '.join(sorted(unknown))}; choose from {', '.join(PARTS)}")
     figures: dict[str, float] = {}
     cells: list[sheet.Cell] = []
-    for name, part in parts.items():
+    for name in parts or PARTS:
         started = time.monotonic()
-        found, pictures = part(backbone, sizes)
+        found, pictures = PARTS[name](backbone, sizes)
         figures.update({key: round(value, 4) for key, value in found.items()})
         cells += pictures
         sys.stderr.write(f"{name}: {time.monotonic() - started:.0f} s\n")
     return figures, cells
-
-
-Measured = tuple[dict[str, float], list[sheet.Cell]]
 
 
 def reconstruction(backbone: sd.Backbone, sizes: Sizes) -> Measured:
@@ -211,9 +209,24 @@ def through_diffusers(backbone: sd.Backbone, sizes: Sizes) -> Measured:
 
 
 def recognisers(_: sd.Backbone, sizes: Sizes) -> Measured:
-    """The judge and the CLIP-like pair on unseen renders."""
+    """The judge, the finder and the CLIP-like pair on unseen renders."""
     figures = {f"judge.{head}": value for head, value in train_judge.measure(count=sizes.recogniser_renders).items()}
+    figures |= train_finder.measure(count=sizes.recogniser_renders // 4)
     return figures | {"clip.top1_of_64": train_clip.retrieval(count=sizes.recogniser_renders)}, []
+
+
+PARTS: dict[str, Callable[[sd.Backbone, Sizes], Measured]] = {
+    "vae": reconstruction,
+    "t2i": text_to_image,
+    "inversion": round_trip,
+    "edit": editing,
+    "pipeline": through_diffusers,
+    "recognisers": recognisers,
+    "clips": evaluate_clips.text_to_video,
+    "boxes": evaluate_boxes.in_boxes,
+    "motion": evaluate_motion.transfer,
+    "dreamix": evaluate_motion.appearance,
+}
 
 
 def _share(said: Sequence[str], wanted: Sequence[str]) -> float:

@@ -33,6 +33,9 @@ INDEX = {
     "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["models.backbones.miniature_vae", "MiniatureVAE"],
+    "_denoisers": {
+        "t2v": ["unet_t2v", "MiniatureUNet3D"],
+    },
 }
 
 

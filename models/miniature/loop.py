@@ -194,8 +194,12 @@ def learning_rate(peak: float, step: int, fraction_left: float, warmup: int = 10
 
 def autocast() -> torch.autocast:
     """Forward passes in bf16 where the processor multiplies it natively; elsewhere bf16 would be far slower."""
-    native = any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-    return torch.autocast("cpu", torch.bfloat16, enabled=native)
+    return torch.autocast("cpu", torch.bfloat16, enabled=bf16_is_native())
+
+
+def bf16_is_native() -> bool:
+    """Whether the processor multiplies bf16 itself."""
+    return any(torch.cpu.get_capabilities().get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

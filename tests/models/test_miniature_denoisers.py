@@ -1,0 +1,91 @@
+"""The miniature's text-to-video and grounded denoisers and its finder, on held-out scenes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from models import engine
+from models.backbones import sd, unet3d
+from models.bench import inputs
+from models.bench.cases import cases
+from models.methods.ground_a_video import GroundAVideo
+from models.miniature import boxes, evaluate_motion, finder, train_finder, world
+from models.miniature.recognisers import frames_of
+from models.miniature.scene import Scene, caption, sample_scene
+from models.schedules.ddim import Schedule, add_noise
+
+HELD_OUT = 8_000_000
+
+
+@pytest.fixture(scope="module")
+def images():
+    return sd.load("miniature")
+
+
+def noise_error(backbone, latents, text, t, unet=None):
+    """Mean squared error of the predicted noise."""
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+    noisy = add_noise(Schedule.from_config(backbone.scheduler_config), latents, noise, t)
+    with torch.no_grad():
+        predicted = backbone.predict(noisy, t, backbone.encode_text([text]), unet=unet)
+    return float((predicted - noise).square().mean())
+
+
+def test_one_name_serves_every_family(images):
+    clips = sd.load("miniature", family=engine.find("motion_director").backbone.family)
+    assert type(clips) is unet3d.Backbone3D and type(images) is sd.Backbone
+    assert clips.checkpoint == images.checkpoint == "miniature"
+    assert sd.load(sd.MINIATURE_T2V).digest == clips.digest != images.digest
+
+
+def test_frames_of_a_clip_help_each_other(images):
+    """The text-to-video denoiser sees the noise of a held-out clip better than the image denoiser, frame by frame."""
+    clips = sd.load(sd.MINIATURE_T2V)
+    for seed in range(2):
+        scene = sample_scene(HELD_OUT + seed)
+        latents = clips.encode_frames(frames_of(world.render_frames(scene)))
+        together, alone = (noise_error(each, latents, caption(scene), 500) for each in (clips, images))
+        assert together < 0.95 * alone
+
+
+def test_the_shipped_finder_finds_subjects_anywhere():
+    assert train_finder.measure(count=64)["finder.box_iou"] >= 0.75
+
+
+def test_a_track_is_that_of_the_motion_whatever_the_subject():
+    drift = Scene(subject="fox", motion="drift", seed=HELD_OUT)
+    one, other = (evaluate_motion.exact_track(replace(drift, subject=word)) for word in ("fox", "umbrella"))
+    assert finder.track_correlation(one, other) > 0.95
+    assert finder.track_correlation(one, one.flip(0)) < -0.95
+    assert abs(finder.track_correlation(one, one[:1].expand(8, 4))) < 1e-3
+    assert abs(finder.track_correlation(one, evaluate_motion.exact_track(replace(drift, motion="bounce")))) < 0.6
+
+
+def test_the_finder_sees_the_exact_track():
+    for scene in evaluate_motion.clips(4, HELD_OUT):
+        seen = finder.track(finder.masks(frames_of(world.render_frames(scene))))
+        assert finder.track_correlation(evaluate_motion.exact_track(scene), seen) > 0.9
+
+
+def test_boxes_surround_masks():
+    mask = np.zeros((8, 16), np.float32)
+    mask[2:4, 4:12] = 1
+    assert boxes.box_of(mask) == (0.25, 0.25, 0.75, 0.5)
+    with pytest.raises(ValueError, match="empty"):
+        boxes.box_of(np.zeros((8, 8), np.float32))
+    assert boxes.overlap((0, 0, 0.5, 1), (0.25, 0, 0.75, 1)) == pytest.approx(1 / 3)
+    assert boxes.overlap((0, 0, 0.2, 0.2), (0.5, 0.5, 1, 1)) == 0
+
+
+@pytest.mark.parametrize("kind", ["subject", "background"])
+def test_cases_give_ground_a_video_boxes_and_phrases(kind):
+    case = cases(kind, 1)[0]
+    given = GroundAVideo.Params(prompt=case.prompt, **inputs.params("ground_a_video", case))
+    assert len(given.boxes[0]) == 8 and given.inpaint == (kind == "subject")
+    assert given.phrases == (f"a {case.after.colour} {case.after.subject}",)
+    exact = boxes.box_of(world.render(case.before).masks[0, 0].numpy())
+    left, top, right, bottom = given.boxes[0][0]
+    assert left <= exact[0] and top <= exact[1] and right >= exact[2] and bottom >= exact[3]
+    assert inputs.params("tokenflow", case) == {}
