@@ -76,7 +76,8 @@ def create_app(settings: Settings | None = None, api: ApiSettings | None = None)
         app.include_router(module.ROUTER)
     handlers.install(app)
     openapi.install(app)
-    larger = {"/v1/uploads": settings.max_upload_bytes + FORM_BYTES, "/v1/batches": api.max_batch_bytes}
+    upload = settings.max_upload_bytes + FORM_BYTES
+    larger = {"/v1/uploads": upload, "/v1/uploads/": upload, "/v1/batches": api.max_batch_bytes}
     app.add_middleware(BodyLimit, max_bytes=api.max_body_bytes, paths=larger)
     app.add_middleware(RequestContext)
     if api.cors_origins:

@@ -7,13 +7,15 @@ from typing import Any, TypeVar
 
 import httpx
 
-from api import calls
+from api import calls, transfer
 from api.batch_client import AsyncBatches
 from api.client import (
     CHUNK_BYTES,
     DEFAULT_SERVER,
     TRIES,
     WAIT_SECONDS,
+    RefilmError,
+    announced,
     check,
     pause,
     unreachable,
@@ -68,12 +70,22 @@ class AsyncClient:
         known = await self.send(calls.asset_from_hash(await asyncio.to_thread(digest_of, file)))
         if known is not None:
             return known
+        if file.stat().st_size >= transfer.DIRECT_BYTES:
+            return await self._send_direct(file)
         headers = upload_headers(file, file.stat().st_size)
         try:
             response = await self._http.post("/v1/uploads", content=_chunks(file), headers=headers, timeout=600)
         except httpx.TransportError as error:
             raise unreachable(str(self._http.base_url), error) from error
         return AssetView.model_validate(check(response).json())
+
+    async def _send_direct(self, file: Path) -> AssetView:
+        begun = await self.send(await asyncio.to_thread(announced, file))
+        try:
+            await asyncio.to_thread(transfer.send, begun, file, str(self._http.base_url))
+        except transfer.TransferFailed as error:
+            raise RefilmError("upload_failed", str(error), status=error.status) from error
+        return await self.send(calls.complete(begun))
 
     async def edit(self, *, idempotency_key: str | None = None, wait: float | None = None, **request: Any) -> JobView:
         """Create a job; the keywords are those of `api.calls.edit_body`."""

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import httpx
 
-from api.views import AssetView, JobPage, JobView, LogPage, MethodList, MethodView
+from api.views import AssetView, JobPage, JobView, LogPage, MethodList, MethodView, UploadView
 
 T = TypeVar("T")
 
@@ -110,6 +110,18 @@ def asset(asset_id: str) -> Call[AssetView]:
 def asset_from_hash(sha256: str) -> Call[AssetView | None]:
     """POST /v1/assets/from-hash; `None` when the server does not have this content of ours."""
     return Call("POST", "/v1/assets/from-hash", _known_asset, body={"sha256": sha256}, absent=True)
+
+
+def announce(name: str, size_bytes: int, media_type: str, sha256: str) -> Call[UploadView]:
+    """POST /v1/uploads: where to send a file past the API."""
+    body = {"name": name, "size_bytes": size_bytes, "media_type": media_type, "sha256": sha256}
+    return Call("POST", "/v1/uploads", lambda response: UploadView.model_validate(response.json()), body=body)
+
+
+def complete(upload: UploadView) -> Call[AssetView]:
+    """POST /v1/uploads/{id}/complete; the answer may wait for the file to be looked through."""
+    path = upload.urls["complete"]
+    return Call("POST", path, lambda r: AssetView.model_validate(r.json()), hold_seconds=300)
 
 
 def methods() -> Call[MethodList]:

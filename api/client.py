@@ -18,9 +18,9 @@ from urllib.parse import quote
 
 import httpx
 
-from api import calls
+from api import calls, transfer
 from api.batch_client import Batches
-from api.views import AssetView, JobPage, JobView, LogPage, MethodList, MethodView
+from api.views import AssetView, JobPage, JobView, LogPage, MethodList, MethodView, UploadView
 from jobs.assets import digest_of
 
 T = TypeVar("T")
@@ -81,6 +81,11 @@ def upload_headers(path: Path, size: int) -> dict[str, str]:
     }
 
 
+def announced(path: Path) -> calls.Call[UploadView]:
+    """The call that announces a file which is sent past the API. Reads the file."""
+    return calls.announce(path.name, path.stat().st_size, transfer.media_type(path), digest_of(path))
+
+
 def unreachable(server: str, error: Exception) -> RefilmError:
     """No answer at all."""
     return RefilmError("unreachable", f"no answer from {server}: {error or type(error).__name__}")
@@ -121,6 +126,8 @@ class Client:
         known = self.send(calls.asset_from_hash(digest_of(file)))
         if known is not None:
             return known
+        if file.stat().st_size >= transfer.DIRECT_BYTES:
+            return self._send_direct(file)
         headers = upload_headers(file, file.stat().st_size)
         try:
             with file.open("rb") as content:
@@ -129,6 +136,14 @@ class Client:
         except httpx.TransportError as error:
             raise unreachable(str(self._http.base_url), error) from error
         return AssetView.model_validate(check(response).json())
+
+    def _send_direct(self, file: Path) -> AssetView:
+        begun = self.send(announced(file))
+        try:
+            transfer.send(begun, file, str(self._http.base_url))
+        except transfer.TransferFailed as error:
+            raise RefilmError("upload_failed", str(error), status=error.status) from error
+        return self.send(calls.complete(begun))
 
     def edit(self, *, idempotency_key: str | None = None, wait: float | None = None, **request: Any) -> JobView:
         """Create a job; the keywords are those of `api.calls.edit_body`."""

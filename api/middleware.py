@@ -70,11 +70,16 @@ class RequestContext:
             await crashed(scope, receive, labelled)
 
 
+def below(path: str, name: str) -> bool:
+    """Whether the path is this one, or below it where that is meant."""
+    return path.startswith(name) if name.endswith("/") else path == name
+
+
 class BodyLimit:
     """Refuses a body above its bound: at once by `Content-Length`, else at the byte that exceeds it."""
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, paths: Mapping[str, int]) -> None:
-        """`paths` are those with a bound of their own."""
+        """`paths` are those with a bound of their own; one that ends in `/` stands for all below it."""
         self.app, self.max_bytes, self.paths = app, max_bytes, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,7 +87,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        limit = self.paths.get(scope["path"], self.max_bytes)
+        limit = next((most for name, most in self.paths.items() if below(scope["path"], name)), self.max_bytes)
         problem = Problem("upload_too_large", f"at most {limit} bytes are accepted here")
         stated = Headers(scope=scope).get("content-length", "0")
         if not stated.isdigit() or int(stated) > limit:

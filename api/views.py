@@ -134,6 +134,33 @@ class AssetView(View):
     urls: dict[str, str] = {}
 
 
+class PartView(View):
+    """The bytes from `start` up to and without `end` go to `url` with PUT."""
+
+    number: int
+    url: str
+    start: int
+    end: int
+
+
+class UploadView(View):
+    """Where to send an announced file: `fields` and the file as a form with POST, the whole with PUT, or each of the
+    `parts` with PUT. A `url` may be relative to this API. Then `urls.complete` makes it an asset.
+    """
+
+    id: str
+    object: str = "upload"
+    name: str = ""
+    media_type: str
+    size_bytes: int
+    expires_at: datetime
+    method: str
+    url: str | None = None
+    fields: dict[str, str] = {}
+    parts: tuple[PartView, ...] = ()
+    urls: dict[str, str] = {}
+
+
 class MethodSummary(View):
     """One editing method."""
 

@@ -81,6 +81,21 @@ def partial(key: str) -> str:
     return f"{PARTIALS}{key[:2]}/{key}/"
 
 
+def upload_folder(tenant: str, upload_id: str) -> str:
+    """Folder of a file on its way in."""
+    return f"uploads/{tenant_part(tenant)}/{upload_id}/"
+
+
+def upload_record(tenant: str, upload_id: str) -> str:
+    """What was announced."""
+    return upload_folder(tenant, upload_id) + "upload.json"
+
+
+def upload_file(tenant: str, upload_id: str) -> str:
+    """Where the file itself is sent."""
+    return upload_folder(tenant, upload_id) + "file"
+
+
 def artifact(kind: str, key: str) -> str:
     """A stage's result; the sidecar lies beside it with `.json`."""
     return f"cas/v1/{kind}/{key[:2]}/{key}.safetensors"

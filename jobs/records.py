@@ -215,6 +215,10 @@ class Records:
         newest = self.ask("XREVRANGE", f"{self.prefix}changes", "+", "-", "COUNT", 1)
         return str(newest[0][0]) if newest else "0"
 
+    def uses(self, tenant: str, asset_id: str) -> int:
+        """Return how many jobs that have not ended read this asset."""
+        return int(self.ask("HGET", f"{self.prefix}use:{tenant}", asset_id) or 0)
+
     def counters(self) -> dict[str, int]:
         """Return the service's counters by name, for metrics."""
         return {name: int(value) for name, value in self.ask("HGETALL", f"{self.prefix}counters").items()}

@@ -1,5 +1,6 @@
 """What a caller asks for: the body of `POST /v1/edits`. Strict, frozen, unknown fields are errors."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -22,6 +23,7 @@ Adherence = Literal[
 ]
 MethodId = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 ModelRef = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+UploadId = Annotated[str, StringConstraints(pattern=r"^upl_[0-9a-v]{26}$")]
 AssetId = Annotated[str, StringConstraints(pattern=r"^ast_[0-9a-v]{26}$")]
 InputName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 EndpointId = Annotated[str, StringConstraints(pattern=r"^whe_[0-9a-v]{26}$")]
@@ -64,15 +66,18 @@ class Strict(BaseModel):
 
 
 class AssetRef(Strict):
-    """A file: one the caller has brought before, or the address of one that is fetched while the job is `accepted`."""
+    """A file: one the caller has brought before, an upload that is completed with the request, or the address of one
+    that is fetched while the job is `accepted`.
+    """
 
     asset: AssetId | None = None
+    upload: UploadId | None = None
     url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if (self.asset is None) == (self.url is None):
-            raise ValueError("give either asset or url")
+        if sum(given is not None for given in (self.asset, self.upload, self.url)) != 1:
+            raise ValueError("give one of asset, upload and url")
         return self
 
 
@@ -195,6 +200,23 @@ class JobRequest(Strict):
     def urls(self) -> dict[str, str]:
         """Return input name to address of the files that are to be fetched, by the same names."""
         return {name: ref.url for name, ref in self.files().items() if ref.url is not None}
+
+    def uploads(self) -> dict[str, str]:
+        """Return input name to upload id of the files that are not assets yet, by the same names."""
+        return {name: ref.upload for name, ref in self.files().items() if ref.upload is not None}
+
+    def with_assets(self, made: Mapping[str, str]) -> Self:
+        """The request with the assets that its uploads became, by upload id."""
+
+        def ref(given: AssetRef) -> AssetRef:
+            return given if given.upload is None else AssetRef(asset=made[given.upload])
+
+        files = {
+            name: ref(given) if isinstance(given, AssetRef) else tuple(map(ref, given))
+            for name, given in self.input.files.items()
+        }
+        given = self.input.model_copy(update={"video": ref(self.input.video), "files": files})
+        return self.model_copy(update={"input": given})
 
     def files(self) -> dict[str, AssetRef]:
         """Return every input by name."""

@@ -32,6 +32,7 @@ def creation_fields(
         "model": request.model or "",
         "request": load().adhered(request).model_dump_json(),
         "retry_of": retry_of,
+        "assets": json.dumps(sorted(set(request.assets().values()))),
         "webhook": request.webhook.model_dump_json() if request.webhook else "",
         "ttl": int(life * 1000),
         "keep": int(settings.record_ttl_seconds * 1000),

@@ -91,7 +91,12 @@ class Settings(BaseSettings):
     """What is kept of unfinished stages is deleted at this age."""
     idempotency_ttl_seconds: float = Field(default=DAY, gt=0)
 
+    upload_ttl_seconds: float = Field(default=6 * HOUR, gt=0, le=7 * DAY)
+    """How long an announced file may be sent; S3 signs addresses for 7 days at most."""
+
     # limits on what comes in
+    upload_part_bytes: int = Field(default=32 << 20, ge=5 << 20)
+    """A larger file goes to S3 in parts of this size; 5 MiB is S3's least."""
     max_upload_bytes: int = Field(default=2 * GIB, gt=0)
     max_pixels: int = Field(default=4096 * 2304, gt=0)
     max_duration_seconds: float = Field(default=10 * MINUTE, gt=0)

@@ -1,7 +1,7 @@
 """The object store in an S3 bucket, through boto3. Works with AWS and with compatible stores."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +17,7 @@ from jobs.store import CHUNK_BYTES, ObjectInfo, ObjectMissing, StoreUnavailable,
 MOST_SINGLE_PUT = 5 * 1000**3  # S3's limit for one PutObject
 _TAKEN = frozenset({"412", "PreconditionFailed"})
 _RACING = frozenset({"409", "ConditionalRequestConflict"})
-_ABSENT = frozenset({"404", "NoSuchKey", "NotFound"})
+_ABSENT = frozenset({"404", "NoSuchKey", "NoSuchUpload", "NotFound"})
 
 
 class S3Store:
@@ -114,6 +114,55 @@ class S3Store:
             "ResponseContentDisposition": f"attachment; filename*=UTF-8''{quote(filename, safe='')}",
         }
         return str(self._public.generate_presigned_url("get_object", Params=wanted, ExpiresIn=expires_seconds))
+
+    def presign_post(
+        self, key: str, *, size_bytes: int, media_type: str, expires_seconds: int
+    ) -> tuple[str, dict[str, str]]:
+        """Return address and form fields by which exactly one object of this size and type may be sent."""
+        exact: list[Any] = [{"Content-Type": media_type}, ["content-length-range", size_bytes, size_bytes]]
+        made = self._public.generate_presigned_post(
+            self._bucket, self._full(key), {"Content-Type": media_type}, exact, expires_seconds
+        )
+        return str(made["url"]), {str(name): str(value) for name, value in made["fields"].items()}
+
+    def begin_parts(self, key: str, *, media_type: str) -> str:
+        """Begin an object in parts; returns the store's name of it."""
+        with _translated(key):
+            made = self._client.create_multipart_upload(
+                Bucket=self._bucket, Key=self._full(key), ContentType=media_type
+            )
+        return str(made["UploadId"])
+
+    def presign_part(self, key: str, multipart: str, number: int, expires_seconds: int) -> str:
+        """Return the address of one part."""
+        wanted = {"Bucket": self._bucket, "Key": self._full(key), "UploadId": multipart, "PartNumber": number}
+        return str(self._public.generate_presigned_url("upload_part", Params=wanted, ExpiresIn=expires_seconds))
+
+    def end_parts(self, key: str, multipart: str) -> bool:
+        """Make the parts that came one object; False when there are none, or they were made one before."""
+        named = {"Bucket": self._bucket, "Key": self._full(key), "UploadId": multipart}
+        try:
+            with _translated(key):
+                pages = self._client.get_paginator("list_parts").paginate(**named)
+                parts = [
+                    {"PartNumber": p["PartNumber"], "ETag": p["ETag"]} for page in pages for p in page.get("Parts", ())
+                ]
+                if parts:
+                    self._client.complete_multipart_upload(**named, MultipartUpload={"Parts": parts})
+        except ObjectMissing:
+            return False
+        return bool(parts)
+
+    def drop_parts(self, prefix: str, old: Callable[[str], bool]) -> int:
+        """Give up unfinished objects in parts below a prefix whose key is old; returns how many."""
+        with _translated(prefix):
+            pages = self._client.get_paginator("list_multipart_uploads")
+            found = pages.paginate(Bucket=self._bucket, Prefix=self._prefix + check_prefix(prefix))
+            begun = [row for page in found for row in page.get("Uploads", ())]
+            dropped = [row for row in begun if old(row["Key"][len(self._prefix) :])]
+            for row in dropped:
+                self._client.abort_multipart_upload(Bucket=self._bucket, Key=row["Key"], UploadId=row["UploadId"])
+        return len(dropped)
 
     def _full(self, key: str) -> str:
         return self._prefix + check_key(key)

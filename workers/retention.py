@@ -14,12 +14,14 @@ from jobs.artifacts import Artifacts
 from jobs.records import Records
 from jobs.store import Store
 from jobs.sweeps import Sweeps
+from jobs.uploads import Uploads
 
 HANDS = 8
 """Requests to the store at a time."""
 BUDGET_SECONDS = 2.0
 """After so long the rest waits for the next round, because lost workers must not wait for the store."""
 COLLECT_SECONDS = 10.0
+UPLOADS_SECONDS = 600.0
 HALF_WRITTEN_SECONDS = 3600.0
 """An artifact that still has no sidecar after this time was left by a writer that died."""
 
@@ -34,7 +36,8 @@ class Retention:
         """Keep house in this store."""
         self._records, self._store = records, store
         self._sweeps, self._artifacts = Sweeps(records), Artifacts(records)
-        self._collect_from = 0.0
+        self._collect_from = self._sweep_from = 0.0
+        self._uploads = Uploads(store, records.settings)
 
     def archive(self) -> None:
         """Write the endings of jobs beside their manifests, so that they survive the loss of Redis."""
@@ -49,6 +52,13 @@ class Retention:
         if time.monotonic() >= self._collect_from:
             self._collect_from = time.monotonic() + COLLECT_SECONDS
             self._drain(self._artifacts.over_quota, self._evict)
+
+    def sweep_uploads(self) -> None:
+        """Remove files that were announced and never became an asset, now and then."""
+        if time.monotonic() >= self._sweep_from:
+            self._sweep_from = time.monotonic() + UPLOADS_SECONDS
+            if swept := self._uploads.sweep():
+                log.info("uploads swept", count=swept)
 
     def adopt(self) -> None:
         """Account for artifacts that Redis does not know, and remove what dead writers left. Reads the whole list."""

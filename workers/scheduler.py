@@ -78,7 +78,7 @@ class Scheduler:
             return False
         kept = self._retention
         first = (self._recover, self._reap, self._expire, self._ring, self._enforce)
-        for part in (*first, kept.archive, kept.retire, kept.collect, self._batches):
+        for part in (*first, kept.archive, kept.retire, kept.collect, kept.sweep_uploads, self._batches):
             self._attempt(part)
         return True
 

@@ -60,6 +60,16 @@ def get_asset(asset_id: AssetId, held: Held, tenant: Caller) -> AssetView:
     return asset_view(own(held, tenant, asset_id))
 
 
+@ROUTER.delete("/v1/assets/{asset_id}", status_code=204, responses=problems(404, 409))
+def delete_asset(asset_id: AssetId, held: Held, tenant: Caller) -> None:
+    """Delete the file and what is known of it; refused while a job that has not ended may still read it."""
+    asset = own(held, tenant, asset_id)
+    users = held.records.uses(tenant, asset_id)
+    if users:
+        raise Problem("asset_in_use", f"{users} jobs that have not ended use it")
+    Assets(held.store).delete(asset)
+
+
 @ROUTER.get("/v1/assets/{asset_id}/content", response_class=Response, responses=problems(404, 410, 416) | BYTES)
 def asset_content(asset_id: AssetId, held: Held, tenant: Caller, request: Request) -> Response:
     """The asset's bytes, whole or a range."""

@@ -13,6 +13,7 @@ from api.examples import EDITS
 from api.idempotency import REPLAYED, IdempotencyKey, idempotency
 from api.present import job_view, label_job, wait_seconds
 from api.routing import problems, router
+from api.uploading import with_assets
 from api.views import JobView
 from api.watch import changed
 from jobs import catalogue
@@ -94,6 +95,22 @@ def check_words(request: JobRequest, held: Services, tenant: str) -> None:
         raise Problem("validation_failed", "the method does not take this", errors=errors)
     check_webhook(request.webhook, held, tenant)
     check_urls(request, held)
+    check_uploads(request)
+
+
+def check_uploads(request: JobRequest) -> None:
+    """Refuse uploads where they are not completed with the request. Raises `validation_failed`."""
+    wrong = [
+        {"pointer": f"{place(name)}/upload", "code": "not_completed", "message": "complete it, and name the asset"}
+        for name in request.uploads()
+    ]
+    if wrong:
+        raise Problem("validation_failed", "only POST /v1/edits completes uploads", errors=wrong)
+
+
+def place(name: str) -> str:
+    """Where an input stands in the body."""
+    return "#/input/video" if name == "video" else f"#/input/files/{name}"
 
 
 def check_urls(request: JobRequest, held: Services) -> None:
@@ -104,8 +121,7 @@ def check_urls(request: JobRequest, held: Services) -> None:
         try:
             check(url, allowed)
         except UrlRefused as refused:
-            where = "#/input/video/url" if name == "video" else f"#/input/files/{name}/url"
-            wrong.append({"pointer": where, "code": "url_not_allowed", "message": str(refused)})
+            wrong.append({"pointer": f"{place(name)}/url", "code": "url_not_allowed", "message": str(refused)})
     if wrong:
         raise Problem("url_not_allowed", str(wrong[0]["message"]), errors=wrong)
 
@@ -148,6 +164,7 @@ async def create_edit(
     """Accept an edit. 202 means that the job is durable: it runs to an end whatever fails meanwhile."""
     request = with_deadline(request, cancel_after)
     once = idempotency(key, "POST /v1/edits", request.model_dump_json())
+    request = await run_in_threadpool(with_assets, request, held, tenant)
     await run_in_threadpool(check_request, request, held, tenant)
     created = await run_in_threadpool(
         submit,

@@ -140,6 +140,16 @@ local function enter_queue(id, at)
   line.join(id)
 end
 
+-- Count the assets that a job may still read: they cannot be deleted.
+local function use_assets(id, by)
+  local tenant, assets = get(id, 'tenant', 'assets')
+  for _, asset in ipairs(cjson.decode(assets or '[]')) do
+    if redis.call('HINCRBY', P .. 'use:' .. tenant, asset, by) <= 0 then
+      redis.call('HDEL', P .. 'use:' .. tenant, asset)
+    end
+  end
+end
+
 local function end_job(id, to, at)
   local ttl, keep, tenant, events = get(id, 'ttl', 'keep', 'tenant', 'events_ttl')
   redis.call('HSET', job_key(id), 'finished', at, 'expires', at + ttl)
@@ -149,6 +159,7 @@ local function end_job(id, to, at)
   redis.call('PEXPIRE', job_key(id), ttl + keep)
   redis.call('PEXPIRE', P .. 'ev:' .. id, events or ttl)
   redis.call('PEXPIRE', P .. 'log:' .. id, ttl + keep)
+  use_assets(id, -1)
   count('jobs_' .. to)
 end
 

@@ -47,6 +47,7 @@ if idem ~= '' then
 end
 redis.call('SADD', P .. 'pools', job.pool)
 redis.call('ZADD', P .. 'jobs:' .. job.tenant, created, id)
+use_assets(id, 1)
 count('jobs_created')
 note(id, {level = 'info', event = 'state', facts = {state = 'accepted', request_id = job.request_id}})
 touch(id, 'state')

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -204,8 +205,8 @@ def local_delivery(settings: Settings, local_worker: HandWorker) -> Delivery:
     return sent.of_endpoint(made.id, before=None, limit=1)[0]
 
 
-@pytest.fixture
-def served(settings: Settings) -> Iterator[str]:
+@contextmanager
+def serving(settings: Settings) -> Iterator[str]:
     """The application behind a real socket, open to loopback; its URL."""
     app = create_app(settings, ApiSettings(open=True, max_streams=2))
     listener = socket.create_server(("127.0.0.1", 0))
@@ -218,3 +219,16 @@ def served(settings: Settings) -> Iterator[str]:
     server.should_exit = True
     thread.join(timeout=20)
     assert not thread.is_alive()
+
+
+@pytest.fixture
+def serve() -> Callable[[Settings], AbstractContextManager[str]]:
+    """Serve other settings."""
+    return serving
+
+
+@pytest.fixture
+def served(settings: Settings) -> Iterator[str]:
+    """The application behind a real socket, open to loopback; its URL."""
+    with serving(settings) as url:
+        yield url

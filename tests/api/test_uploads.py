@@ -115,7 +115,7 @@ def test_a_file_too_large(http, problem):
 @pytest.mark.parametrize(
     ("content_type", "body", "status", "code"),
     [
-        ("application/json", b"{}", 415, "unsupported_media"),
+        ("application/json", b"{}", 422, "validation_failed"),
         ("text/plain", b"hello", 415, "unsupported_media"),
         ("multipart/form-data", b"hello", 400, "malformed_request"),
         ("multipart/form-data; boundary=x", b"hello", 400, "malformed_request"),
