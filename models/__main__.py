@@ -9,7 +9,7 @@ from typing import Any
 
 from models import catalogue, engine, pages, video
 from models.backbones import sd
-from models.bench import measure, suite
+from models.bench import measure, plots, proofs, report, sheets, suite
 from models.bench.cases import cases, source_file
 from models.digest import digest_file
 from models.engine import Progress
@@ -56,11 +56,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     add.add_argument("--methods", help="with --suite: only these, comma-separated")
     add.add_argument("--quick", action="store_true", help="with --suite: one clip of each kind instead of six")
+    add.add_argument(
+        "--clips", type=int, choices=range(1, 7), help="with --suite: so many clips of each kind (default 6)"
+    )
     add.add_argument("--steps", type=int, default=20, help="with --suite: denoising steps")
-    add.add_argument("--fit-steps", type=int, default=100, help="with --suite: tuning steps at most")
+    add.add_argument("--fit-steps", type=int, default=30, help="with --suite: tuning steps at most")
     add.add_argument("--clip", type=Path, help="the clip to edit; left out, one of the miniature world")
     add.add_argument("--second-prompt", default="a photo of a green fish in the ocean")
     add.add_argument("--json", type=Path, help="also write the figures to this file")
+    add.add_argument(
+        "--report", type=Path, metavar="PAGE", help="with --suite: write tables and pictures for this page"
+    )
     _edit_options(add)
     add.set_defaults(run=_bench)
     return parser
@@ -168,6 +174,8 @@ def _edit(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     if options.suite:
         return _suite(options)
+    if options.proof:
+        return _proof(options)
     if not options.method:
         raise InvalidInput("expected a method or --suite", hint="`python -m models list` names the methods")
     case = cases("colour", 1)[0]
@@ -190,15 +198,29 @@ def _tell(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
+def _proof(options: argparse.Namespace) -> int:
+    figures = proofs.PROOFS[options.proof](options.checkpoint, options.clips or 1)
+    text = json.dumps(figures, indent=1) + "\n"
+    if options.json:
+        options.json.write_text(text)
+    sys.stdout.write(text)
+    return OK
+
+
 def _suite(options: argparse.Namespace) -> int:
     methods = tuple(options.methods.split(",")) if options.methods else tuple(engine.method_ids())
     for method_id in methods:
         engine.find(method_id)
     out = options.json or Path("suite.json")
-    clips = 1 if options.quick else suite.CLIPS_PER_KIND
+    clips = 1 if options.quick else options.clips or suite.CLIPS_PER_KIND
     plan = suite.Plan(methods, clips, options.steps, options.fit_steps, out.with_suffix(".edits.json"))
     found = suite.run(plan, sd.load(options.checkpoint), _tell)
     out.write_text(json.dumps(found, indent=1) + "\n")
+    if options.report:
+        report.write(options.report, found)
+        plots.draw(options.report.parent / "images", found)
+        for name in methods:
+            sheets.write(plan.pictures, options.report.parent / "images" / "bench" / f"{name}.jpg", name)
     sys.stdout.write(suite.table(found))
     return OK
 

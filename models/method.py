@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
@@ -23,6 +23,7 @@ def _file_schema(media: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "format": "asset", "x-media": media})
 
 
+EditKind = Literal["subject", "colour", "style", "background"]
 VideoFile = Annotated[File, _file_schema("video")]
 ImageFile = Annotated[File, _file_schema("image")]
 AudioFile = Annotated[File, _file_schema("audio")]
@@ -71,6 +72,8 @@ class Method:
     """
 
     paper: ClassVar[Paper]
+    claims: ClassVar[tuple[EditKind, ...]] = ("subject", "colour", "style", "background")
+    """Kinds of edit the paper claims; the benchmark holds the method to them."""
     backbone: ClassVar[Preset]
     families: ClassVar[tuple[str, ...]] = ()
     """Families of checkpoints it runs on, where there are more than its default backbone's."""

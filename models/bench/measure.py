@@ -61,9 +61,13 @@ def peak_memory(interval_seconds: float = 0.02) -> Iterator[Peak]:
 
 @dataclass(frozen=True)
 class Measured:
-    """One edit: totals, its stages, and the video. `flops` is 0 when they were not counted, which costs time."""
+    """One edit: totals, its stages, and the video. `flops` is 0 when they were not counted, which costs time.
+
+    `cpu_seconds` are those of all threads of this process: what the edit costs whatever else the machine does.
+    """
 
     seconds: float
+    cpu_seconds: float
     flops: int
     peak_bytes: int
     frame_evals: int
@@ -82,13 +86,14 @@ def measure(
     flops: bool = True,
 ) -> Measured:
     """Run one edit and count."""
-    started = time.monotonic()
+    started, begun = time.monotonic(), time.process_time()
     counter = FlopCounterMode(display=False)
     with peak_memory() as peak, counter if flops else nullcontext():
         result = engine.run(engine.find(method_id), params, inputs, backbone, cache=cache)
     stages = result.stages
     return Measured(
         time.monotonic() - started,
+        time.process_time() - begun,
         counter.get_total_flops() if flops else 0,
         peak.size_bytes,
         sum(stage.frame_evals for stage in stages),
@@ -130,5 +135,5 @@ def as_json(method_id: str, checkpoint: str, runs: tuple[Measured, ...]) -> dict
 
 
 def _plain(run: Measured) -> dict[str, Any]:
-    figures = ("seconds", "flops", "peak_bytes", "frame_evals", "saved_frame_evals")
+    figures = ("seconds", "cpu_seconds", "flops", "peak_bytes", "frame_evals", "saved_frame_evals")
     return {name: getattr(run, name) for name in figures} | {"stages": [asdict(stage) for stage in run.stages]}

@@ -1,26 +1,28 @@
 """The ground-truth benchmark: 24 edits whose exact result is known, every method, one row per method and kind of edit.
 
-Three reference rows say what the figures mean: `source` (nothing edited), `frame_by_frame` (no tie between frames) and
-`exact` (the true edit).
+Reference rows say what the figures mean: `source` (nothing edited), `exact` (the true edit), `vae` (the true edit
+encoded and decoded: what no edit in latents can surpass) and `frame_by_frame` (no tie between frames).
 """
 
+import importlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from models import engine
 from models.backbones.backbone import Backbone
-from models.bench import measure
+from models.bench import measure, settings, sheets
 from models.bench.cases import CLIPS_PER_KIND as CLIPS_PER_KIND
 from models.bench.cases import EDIT_KINDS, Case, cases, rendered, source_file
 from models.bench.score import score
 from models.context import MemoryCache
-from models.types import File
+from models.digest import digest_json
 
-REFERENCES = ("source", "exact")
+REFERENCES = ("source", "exact", "vae")
+UNTIED = "frame_by_frame"
 STEP_FIELDS = ("num_inference_steps", "num_inversion_steps")
 
 
@@ -34,13 +36,18 @@ class Plan:
     fit_steps: int
     store: Path
 
+    @property
+    def pictures(self) -> Path:
+        """Where frames of the first edit of every kind are kept for the contact sheets."""
+        return self.store.with_suffix(".frames")
+
 
 def run(plan: Plan, backbone: Backbone, tell: Callable[[str], None] = lambda line: None) -> list[dict[str, Any]]:
     """Run what is not done yet, remembering every edit at once, and return the rows."""
     done = json.loads(plan.store.read_text()) if plan.store.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         for name, case in ((name, case) for name in (*REFERENCES, *plan.methods) for case in _all(plan.clips)):
-            key = f"{backbone.checkpoint}/{plan.steps}/{name}/{case.id}"
+            key = _key(plan, backbone.checkpoint, name, case)
             if key in done:
                 continue
             done[key] = _figures(name, case, plan, backbone, Path(folder))
@@ -50,8 +57,18 @@ def run(plan: Plan, backbone: Backbone, tell: Callable[[str], None] = lambda lin
     return rows(plan, backbone.checkpoint, done)
 
 
+def _key(plan: Plan, checkpoint: str, name: str, case: Case) -> str:
+    """Where a finished edit is remembered: another checkpoint, parameter or version of the method is another edit."""
+    version = [] if name in REFERENCES else [params_of(name, case, plan), _version(name)]
+    return f"{checkpoint}/{plan.steps}/{name}/{case.id}/{digest_json(version)[:8]}"
+
+
+def _version(method_id: str) -> int:
+    return int(getattr(importlib.import_module(engine.find(method_id).__module__), "VERSION", 1))
+
+
 def _figures(name: str, case: Case, plan: Plan, backbone: Backbone, folder: Path) -> dict[str, float]:
-    return _reference(name, case) if name in REFERENCES else _edit(name, case, plan, backbone, folder)
+    return _reference(name, case, backbone) if name in REFERENCES else _edit(name, case, plan, backbone, folder)
 
 
 def _all(clips: int) -> Iterable[Case]:
@@ -64,68 +81,90 @@ def _remember(store: Path, done: dict[str, Any]) -> None:
     partial.replace(store)
 
 
-def _reference(name: str, case: Case) -> dict[str, float]:
-    return score(case, rendered(case.before if name == "source" else case.after).frames)
+def _reference(name: str, case: Case, backbone: Backbone) -> dict[str, float]:
+    frames = rendered(case.before if name == "source" else case.after).frames
+    return score(case, backbone.decode_latents(backbone.encode_frames(frames)) if name == "vae" else frames)
 
 
 def params_of(method_id: str, case: Case, plan: Plan) -> dict[str, Any]:
-    """The method's defaults with the suite's step counts; tuning is capped at `fit_steps`."""
+    """The method's defaults with the suite's step counts and settings; tuning is capped at `fit_steps`."""
     params: dict[str, Any] = {"prompt": case.prompt}
     for name, field in engine.find(method_id).Params.model_fields.items():
         if name == "source_prompt":
             params[name] = case.source_prompt
         elif name in STEP_FIELDS:
             params[name] = plan.steps
+        elif name in settings.COUNTED_OF_ALL:
+            params[name] = round(field.default * plan.steps / settings.PUBLISHED_STEPS)
         elif name.startswith("num_") and name.endswith("_steps") and isinstance(field.default, int):
             params[name] = min(field.default, plan.fit_steps)
-    return params
+    return params | settings.given(method_id, case)
 
 
 def _edit(method_id: str, case: Case, plan: Plan, backbone: Backbone, folder: Path) -> dict[str, float]:
-    source, params = source_file(case, folder), params_of(method_id, case, plan)
-    cache = MemoryCache()
-    first = measure.measure(method_id, params, {"video": source}, backbone, cache, flops=False)
-    figures = {
-        **score(case, first.video.frames),
-        "frame_evals": first.frame_evals,
-        "seconds": first.seconds,
-        "peak_bytes": first.peak_bytes,
-    }
-    return figures | (_second(method_id, params, source, backbone, cache) if case.id.endswith("-0") else {})
-
-
-def _second(
-    method_id: str, params: dict[str, Any], source: File, backbone: Backbone, cache: MemoryCache
-) -> dict[str, float]:
-    """Figures that need further runs, taken on the first clip of each kind: the cached second edit, and FLOPs."""
+    """One edit; on the first clip of all FLOPs are counted, which costs time, so that its own time is not kept."""
+    source, params, cache = source_file(case, folder), params_of(method_id, case, plan), MemoryCache()
+    counted = case.id == f"{EDIT_KINDS[0]}-0"
+    first = measure.measure(method_id, params, {"video": source}, backbone, cache, flops=counted)
+    figures = score(case, first.video.frames) | {"frame_evals": first.frame_evals, "peak_bytes": first.peak_bytes}
+    if case.id.endswith("-0"):
+        sheets.keep(plan.pictures, method_id, case.kind, first.video.frames)
+    if not counted:
+        return figures | {"seconds": first.seconds, "cpu_seconds": first.cpu_seconds}
     again = measure.measure(method_id, params, {"video": source}, backbone, cache, flops=False)
-    counted = measure.measure(method_id, params, {"video": source}, backbone, MemoryCache(), flops=True)
-    return {"frame_evals_cached": again.frame_evals, "seconds_cached": again.seconds, "flops": counted.flops}
+    return figures | {
+        "flops": first.flops,
+        "frame_evals_cached": again.frame_evals,
+        "seconds_cached": again.seconds,
+        "cpu_seconds_cached": again.cpu_seconds,
+    }
 
 
 def rows(plan: Plan, checkpoint: str, done: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """One row per method and edit kind: means over the clips."""
+    """One row per method and edit kind: means over the clips that are done, and the warp error against the same clips
+    of `frame_by_frame` (`warp.to_frame_by_frame`).
+    """
     found = []
     for name in (*REFERENCES, *plan.methods):
-        for kind in EDIT_KINDS:
-            keys = [f"{checkpoint}/{plan.steps}/{name}/{case.id}" for case in cases(kind, plan.clips)]
-            results = [done[key] for key in keys if key in done]
-            names = sorted({figure for result in results for figure in result})
-            means = {figure: _mean(results, figure) for figure in names}
-            found.append({"method": name, "edit_kind": kind, "checkpoint": checkpoint, "clips": len(results), **means})
-    return found
+        edits = {kind: _results(plan, checkpoint, done, name, kind) for kind in EDIT_KINDS}
+        every = [result for results in edits.values() for result in results.values()]
+        counts = {figure: _mean(every, figure) for figure in COUNTED if any(figure in result for result in every)}
+        for kind, results in edits.items():
+            means = {figure: _mean(results.values(), figure) for figure in sorted(set().union(*results.values()))}
+            row = {"method": name, "edit_kind": kind, "checkpoint": checkpoint, "clips": len(results)}
+            found.append(row | counts | means | _steadiness(results, _results(plan, checkpoint, done, UNTIED, kind)))
+    return [row for row in found if row["clips"]]
 
 
-def _mean(results: Sequence[dict[str, float]], figure: str) -> float:
+def _results(
+    plan: Plan, checkpoint: str, done: dict[str, dict[str, float]], name: str, kind: str
+) -> dict[str, dict[str, float]]:
+    """Finished edits of one method and kind by clip."""
+    keys = {case.id: _key(plan, checkpoint, name, case) for case in cases(kind, plan.clips)}
+    return {clip: done[key] for clip, key in keys.items() if key in done}
+
+
+def _steadiness(results: Mapping[str, dict[str, float]], untied: Mapping[str, dict[str, float]]) -> dict[str, float]:
+    """Warp error as a fraction of `frame_by_frame`'s on the same clips."""
+    both = results.keys() & untied.keys()
+    if not both or len(both) < len(results):
+        return {}
+    errors = [_mean([edits[clip] for clip in sorted(both)], "warp.exact_flow") for edits in (results, untied)]
+    return {"warp.to_frame_by_frame": errors[0] / errors[1]}
+
+
+def _mean(results: Iterable[dict[str, float]], figure: str) -> float:
     values = [result[figure] for result in results if figure in result]
     return sum(values) / len(values)
 
 
+COUNTED = ("flops", "frame_evals_cached", "seconds", "cpu_seconds", "seconds_cached", "cpu_seconds_cached")
+"""Measured on some clips only; the other rows of a method have the mean."""
 COLUMNS = {
-    "gt.psnr": "PSNR", "gt.ssim": "SSIM", "judge.edit_success": "success", "judge.kept": "kept", "bg.psnr": "bg PSNR",
-    "warp.exact_flow": "warp", "mini.clip_text": "text", "mini.clip_frame": "frames", "frame_evals": "evals",
-    "frame_evals_cached": "cached", "flops": "FLOPs", "seconds": "s", "seconds_cached": "s cached",
-    "peak_bytes": "bytes",
+    "clips": "clips", "gt.psnr": "PSNR", "gt.ssim": "SSIM", "judge.edit_success": "success", "judge.kept": "kept",
+    "bg.psnr": "bg PSNR", "warp.exact_flow": "warp", "warp.to_frame_by_frame": "÷ fbf", "mini.clip_text": "text",
+    "mini.clip_frame": "frames", "frame_evals": "evals", "frame_evals_cached": "cached", "flops": "FLOPs",
+    "cpu_seconds": "CPU s", "cpu_seconds_cached": "CPU s cached", "peak_bytes": "bytes",
 }  # fmt: skip
 
 

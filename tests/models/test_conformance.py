@@ -175,6 +175,32 @@ class Handover:
         self.kept.pop(key, None)
 
 
+N = 3
+"""Denoising, inversion and tuning steps of `small`."""
+NULL_TEXT = 1 + 1
+"""Evaluations of a step of null-text optimisation beside those of its updates: the source prompt's, the result's."""
+FRAME_EVALS = {
+    "frame_by_frame": N + 2 * N,
+    "tune_a_video": N + N + 2 * N,
+    "ei2": N + N + 2 * N,
+    "video_p2p": N + N + N * (NULL_TEXT + 3) + 2 * N + 2 * int(0.5 * N),  # source beside while temporal maps are its
+    "tokenflow": N + 3 * N * Fraction(FRAMES + 1, FRAMES),  # one key frame beside the four frames
+    "fatezero": N + 2 * N + int(0.8 * N),  # maps are computed again, not stored, while they are the source's
+    "medm": 2 * round(0.8 * N),
+    "gen_l_video": N + 2 * N,
+    "flatten": N + 2 * N + int(0.8 * N),  # features are computed again, not stored; the published inversion takes 2 N
+    "infusion": N + 3 * N,
+    "vid2vid_zero": N + N * (NULL_TEXT + 1) + 2 * N + 2 * int(0.8 * N),
+}
+"""Evaluations of one frame, fit, inversion and edit together: the formulas of the papers' loops."""
+
+
+@pytest.mark.parametrize("method_id", FRAME_EVALS)
+def test_frame_evals_are_those_of_the_formula(method_id, cold):
+    result, *_ = cold(method_id)
+    assert sum(stage.frame_evals for stage in result.stages) == FRAMES * FRAME_EVALS[method_id]
+
+
 @pytest.mark.parametrize("method_id", METHODS)
 class TestEveryMethod:
     def test_defaults_run_and_shape_is_kept(self, method_id, cold):
