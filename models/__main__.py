@@ -64,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--clip", type=Path, help="the clip to edit; left out, one of the miniature world")
     add.add_argument("--second-prompt", default="a photo of a green fish in the ocean")
     add.add_argument("--json", type=Path, help="also write the figures to this file")
+    add.add_argument("--done", action="store_true", help="with --suite: run nothing, report what has been run")
+    add.add_argument("--proof", choices=sorted(proofs.PROOFS), help="measure what a method promises beside quality")
     add.add_argument(
         "--report", type=Path, metavar="PAGE", help="with --suite: write tables and pictures for this page"
     )
@@ -213,8 +215,8 @@ def _suite(options: argparse.Namespace) -> int:
         engine.find(method_id)
     out = options.json or Path("suite.json")
     clips = 1 if options.quick else options.clips or suite.CLIPS_PER_KIND
-    plan = suite.Plan(methods, clips, options.steps, options.fit_steps, out.with_suffix(".edits.json"))
-    found = suite.run(plan, sd.load(options.checkpoint), _tell)
+    plan = suite.Plan(methods, clips, options.steps, options.fit_steps, out.with_suffix(".edits.json"), options.done)
+    found = suite.run(plan, options.checkpoint, _tell)
     out.write_text(json.dumps(found, indent=1) + "\n")
     if options.report:
         report.write(options.report, found)

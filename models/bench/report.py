@@ -79,6 +79,8 @@ def bars(rows: Sequence[Row]) -> str:
         each = {row["edit_kind"]: row.get("warp.to_frame_by_frame") for row in rows if row["method"] == name}
         parts = [f"{each[kind]:.2f}" if each.get(kind) is not None else "–" for kind in EDIT_KINDS]
         outcome = "met" if not one.misses else f"[missed](#{name}): " + "; ".join(one.misses)
+        loose = [kind for kind in EDIT_KINDS if (each.get(kind) or 0) > STEADINESS]
+        outcome += f"; in the mean only, not for {', '.join(loose)}" if loose and one.steadiness <= STEADINESS else ""
         cells = [name, str(one.clips), one.weakest, f"{one.success:.0%}", f"{one.steadiness:.2f}", *parts, outcome]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -94,7 +96,8 @@ def generated(rows: Sequence[Row]) -> str:
             "## Bars",
             "",
             f"Edit success at least {SUCCESS:.0%} in every kind of edit the paper claims, and a warp error of at most "
-            f"{STEADINESS} of `frame_by_frame`'s on the same clips at no lower edit success. Columns named after kinds "
+            f"{STEADINESS} of `frame_by_frame`'s on the same clips, in the mean over all edits, at no lower edit "
+            "success. Columns named after kinds "
             "hold that fraction for each kind. The exact edit, encoded and decoded by the VAE, stands at "
             f"{limit}: steadier than that is steadier than the truth.",
             "",

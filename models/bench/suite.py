@@ -9,12 +9,14 @@ import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from models import engine
+from models.backbones import sd
 from models.backbones.backbone import Backbone
-from models.bench import measure, settings, sheets
+from models.bench import inputs, measure, settings, sheets
 from models.bench.cases import CLIPS_PER_KIND as CLIPS_PER_KIND
 from models.bench.cases import EDIT_KINDS, Case, cases, rendered, source_file
 from models.bench.score import score
@@ -35,6 +37,8 @@ class Plan:
     steps: int
     fit_steps: int
     store: Path
+    only_done: bool = False
+    """Run nothing: the rows of what is remembered."""
 
     @property
     def pictures(self) -> Path:
@@ -42,19 +46,19 @@ class Plan:
         return self.store.with_suffix(".frames")
 
 
-def run(plan: Plan, backbone: Backbone, tell: Callable[[str], None] = lambda line: None) -> list[dict[str, Any]]:
+def run(plan: Plan, checkpoint: str, tell: Callable[[str], None] = lambda line: None) -> list[dict[str, Any]]:
     """Run what is not done yet, remembering every edit at once, and return the rows."""
     done = json.loads(plan.store.read_text()) if plan.store.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         for name, case in ((name, case) for name in (*REFERENCES, *plan.methods) for case in _all(plan.clips)):
-            key = _key(plan, backbone.checkpoint, name, case)
-            if key in done:
+            key = _key(plan, checkpoint, name, case)
+            if key in done or plan.only_done:
                 continue
-            done[key] = _figures(name, case, plan, backbone, Path(folder))
+            done[key] = _figures(name, case, plan, checkpoint, Path(folder))
             _remember(plan.store, done)
             seen, psnr = done[key]["judge.edit_success"], done[key]["gt.psnr"]
             tell(f"{name} {case.id}: success {seen:.2f}, PSNR {psnr:.1f} dB")
-    return rows(plan, backbone.checkpoint, done)
+    return rows(plan, checkpoint, done)
 
 
 def _key(plan: Plan, checkpoint: str, name: str, case: Case) -> str:
@@ -67,8 +71,15 @@ def _version(method_id: str) -> int:
     return int(getattr(importlib.import_module(engine.find(method_id).__module__), "VERSION", 1))
 
 
-def _figures(name: str, case: Case, plan: Plan, backbone: Backbone, folder: Path) -> dict[str, float]:
-    return _reference(name, case, backbone) if name in REFERENCES else _edit(name, case, plan, backbone, folder)
+@lru_cache(maxsize=4)
+def _backbone(checkpoint: str, family: str) -> Backbone:
+    return sd.load(checkpoint, family=family)
+
+
+def _figures(name: str, case: Case, plan: Plan, checkpoint: str, folder: Path) -> dict[str, float]:
+    if name in REFERENCES:
+        return _reference(name, case, _backbone(checkpoint, "sd"))
+    return _edit(name, case, plan, _backbone(checkpoint, engine.find(name).backbone.family), folder)
 
 
 def _all(clips: int) -> Iterable[Case]:
@@ -98,7 +109,7 @@ def params_of(method_id: str, case: Case, plan: Plan) -> dict[str, Any]:
             params[name] = round(field.default * plan.steps / settings.PUBLISHED_STEPS)
         elif name.startswith("num_") and name.endswith("_steps") and isinstance(field.default, int):
             params[name] = min(field.default, plan.fit_steps)
-    return params | settings.given(method_id, case)
+    return params | inputs.params(method_id, case) | settings.given(method_id, case)
 
 
 def _edit(method_id: str, case: Case, plan: Plan, backbone: Backbone, folder: Path) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 Flow is in pixels of the frames, ``g 2 h w`` with g = f - 1; channel 0 points right and channel 1 down. The *forward*
 flow of pair i lies on frame i and points to frame i + 1, the *backward* flow lies on frame i + 1 and points to frame i.
-DIS needs no weights and runs on the CPU in milliseconds a pair; learned estimators (RAFT, GMFlow) are not built in.
+DIS needs no weights and runs on the CPU in milliseconds a pair; RAFT is an extra (`raft`).
 """
 
 from typing import Any

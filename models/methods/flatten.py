@@ -10,8 +10,8 @@ How it works:
    same timestep. GroupNorm takes its statistics over the clip.
 
 Differs from the paper or its code:
-- Flow is OpenCV's DIS instead of RAFT, of the frames themselves, not of a re-encoded file; `check_flow` also ends
-  trajectories where forward and backward flow disagree. Any size and aspect ratio; the finest grid is the latents'.
+- Flow is OpenCV's DIS or RAFT (`flow_estimator`), of the frames themselves, not of a re-encoded file; `check_flow`
+  ends trajectories where forward and backward flow disagree. Any size and aspect; the finest grid is the latents'.
 - The source's features are not stored (22 GB for 15 frames at 512 pixels): its latents go through the network again
   beside the edit. The inversion runs one branch; the code runs two that are equal.
 - Convention `target_t` as diffusers' inverse scheduler has today; the code ran `current_t` (`inversion_convention`) and
@@ -28,7 +28,7 @@ from torch import nn
 from models.attention.installed import Choice, installed
 from models.attention.trajectory import Table, along_trajectories
 from models.backbones import sd
-from models.conditions import optical_flow
+from models.conditions import flow_estimator, optical_flow
 from models.context import Context
 from models.features import taps
 from models.guidance import cfg
@@ -58,7 +58,7 @@ class Flatten(Method):
     backbone = sd.V2_1
     adherence = ladder(injection_until=(1.0, 0.2))
 
-    class Params(ddim.Params, cfg.Params, VideoParams):
+    class Params(flow_estimator.Params, ddim.Params, cfg.Params, VideoParams):
         """Flow and trajectories, inversion, guidance, and how much of the source's features is kept."""
 
         num_inversion_steps: int = param(100, ge=2, le=1000, stage="invert", advanced=True)
@@ -167,9 +167,9 @@ def flow_tables(ctx: Context, p: Any, clip: Clip) -> Mapping[int, Table]:
     if p.trajectory_levels == 0 or len(clip.frames) == 1:
         return {}
     height, width = clip.latents.shape[-2:]
-    flow, lost = ctx.condition(optical_flow.forward, clip), None
+    flow, lost = flow_estimator.forward(ctx, p, clip), None
     if p.check_flow:
-        lost = optical_flow.occluded(flow, ctx.condition(optical_flow.backward, clip))
+        lost = optical_flow.occluded(flow, flow_estimator.backward(ctx, p, clip))
     return trajectories.tables(
         flow, (height, width), p.trajectory_levels, p.flow_seed, lost=lost, legacy_window=p.legacy_window
     )

@@ -10,7 +10,8 @@ How it works:
    the encoded result corrects the predicted noise.
 
 Differs from the paper or its code:
-- Flow is OpenCV's DIS with a forward and backward check instead of GMFlow. Each component is scaled by its own ratio.
+- Flow is OpenCV's DIS or RAFT (`flow_estimator`) with a forward and backward check instead of GMFlow. Each component
+  is scaled by its own ratio.
 - The layout comes from the source's latents (`strength`); the published examples also steer with a line-art
   ControlNet, which takes a checkpoint with one and is not part of this method. `strength` 1 starts from noise alone.
 - `keep_detail` corrects by what the averaging changes, without the loss of the VAE round trip, at one encoding more.
@@ -25,7 +26,7 @@ import torch
 
 from models.backbones import sd
 from models.backbones.backbone import Backbone
-from models.conditions import optical_flow
+from models.conditions import flow_estimator, optical_flow
 from models.context import Context
 from models.guidance import cfg
 from models.method import Method, Paper, ladder
@@ -50,7 +51,7 @@ class Medm(Method):
     backbone = sd.V1_5
     adherence = ladder(strength=(0.4, 1.0))
 
-    class Params(cfg.Params, VideoParams):
+    class Params(flow_estimator.Params, cfg.Params, VideoParams):
         """Guidance, how far back into the noise, and how firmly flow holds the frames together."""
 
         num_inference_steps: int = param(20, ge=1, le=1000, stage="edit", widget="slider")
@@ -121,7 +122,7 @@ def harmonised(
 
 def flow_code(ctx: Context, p: Any, clip: Clip) -> flow_coding.Coding:
     """The points of the scene, numbered."""
-    forward, backward = ctx.condition(optical_flow.forward, clip), ctx.condition(optical_flow.backward, clip)
+    forward, backward = flow_estimator.forward(ctx, p, clip), flow_estimator.backward(ctx, p, clip)
     flow, back = (forward, backward) if p.base_frame == "last" else (backward, forward)
     lost = optical_flow.occluded(flow, back, threshold_pixels=p.occlusion_threshold)
     return flow_coding.encode(flow, lost, backward=p.base_frame == "last")

@@ -179,18 +179,20 @@ N = 3
 """Denoising, inversion and tuning steps of `small`."""
 NULL_TEXT = 1 + 1
 """Evaluations of a step of null-text optimisation beside those of its updates: the source prompt's, the result's."""
+WORDS = int(0.8 * (N + 1))
+"""Steps in which words attend to where the source's do: the schedule of Prompt-to-Prompt has a row more than steps."""
 FRAME_EVALS = {
     "frame_by_frame": N + 2 * N,
     "tune_a_video": N + N + 2 * N,
     "ei2": N + N + 2 * N,
     "video_p2p": N + N + N * (NULL_TEXT + 3) + 2 * N + 2 * int(0.5 * N),  # source beside while temporal maps are its
     "tokenflow": N + 3 * N * Fraction(FRAMES + 1, FRAMES),  # one key frame beside the four frames
-    "fatezero": N + 2 * N + int(0.8 * N),  # maps are computed again, not stored, while they are the source's
+    "fatezero": N + 2 * N + WORDS,  # maps are computed again, not stored, while they are the source's
     "medm": 2 * round(0.8 * N),
     "gen_l_video": N + 2 * N,
     "flatten": N + 2 * N + int(0.8 * N),  # features are computed again, not stored; the published inversion takes 2 N
     "infusion": N + 3 * N,
-    "vid2vid_zero": N + N * (NULL_TEXT + 1) + 2 * N + 2 * int(0.8 * N),
+    "vid2vid_zero": N + N * (NULL_TEXT + 1) + 2 * N + 2 * WORDS,
 }
 """Evaluations of one frame, fit, inversion and edit together: the formulas of the papers' loops."""
 
