@@ -7,6 +7,7 @@ import multiprocessing
 import resource
 import tempfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,13 @@ def reconstruction(checkpoint: str, clips: int) -> Figures:
     From the inverted noise with guidance 1 and 4; one clip of each of the first `clips` kinds of edit.
     """
     backbone, found = sd.load(checkpoint), {}
+    chosen = [cases(kind, 1)[0] for kind in EDIT_KINDS[:clips]]
     with tempfile.TemporaryDirectory() as folder:
-        for kind in EDIT_KINDS[:clips]:
-            case = cases(kind, 1)[0]
-            source = source_file(case, Path(folder))
-            for name, tuning in (("untuned", UNTUNED), ("tuned", TUNING)):
-                cache = MemoryCache()
-                for scale in (1.0, 4.0):
-                    psnr = _reconstructed(case, source, {**tuning, "guidance_scale": scale}, backbone, cache)
-                    found[f"{case.id}.guidance_{scale:g}.{name}"] = psnr
+        for case, (name, tuning) in product(chosen, (("untuned", UNTUNED), ("tuned", TUNING))):
+            source, cache = source_file(case, Path(folder)), MemoryCache()
+            for scale in (1.0, 4.0):
+                psnr = _reconstructed(case, source, {**tuning, "guidance_scale": scale}, backbone, cache)
+                found[f"{case.id}.guidance_{scale:g}.{name}"] = psnr
     return found
 
 
@@ -71,14 +70,14 @@ def memory(checkpoint: str, clips: int) -> Figures:
     found: Figures = {}
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        for method_id in BOUNDED:
-            for frames in (SHORT, LONG):
-                clip = _clip(frames, Path(folder))
-                with spawn.Pool(1) as pool:
-                    at_rest, peak = pool.apply(peak_bytes, (method_id, clip, checkpoint))
-                found[f"{method_id}.{frames}_frames"] = {"at_rest": at_rest, "peak": peak}
-            peaks = [found[f"{method_id}.{frames}_frames"]["peak"] for frames in (SHORT, LONG)]
-            found[f"{method_id}.ratio"] = peaks[1] / peaks[0]
+        for method_id, frames in product(BOUNDED, (SHORT, LONG)):
+            clip = _clip(frames, Path(folder))
+            with spawn.Pool(1) as pool:
+                at_rest, peak = pool.apply(peak_bytes, (method_id, clip, checkpoint))
+            found[f"{method_id}.{frames}_frames"] = {"at_rest": at_rest, "peak": peak}
+    for method_id in BOUNDED:
+        short, long = (found[f"{method_id}.{frames}_frames"]["peak"] for frames in (SHORT, LONG))
+        found[f"{method_id}.ratio"] = long / short
     return found
 
 
