@@ -48,6 +48,13 @@ SETTINGS = (
         ("subject",),
     ),
     Setting("cross_replace_until", 0.3, "as above", ("fatezero",), ("subject",)),
+    Setting(
+        "mask_threshold",
+        0.1,
+        "attention to the words of a background is spread thin: at 0.3 they have no region, and all stays the source's",
+        ("infusion",),
+        ("background",),
+    ),
 )
 
 
