@@ -12,7 +12,21 @@ from api import handlers, openapi
 from api.deps import Services
 from api.middleware import BodyLimit, RequestContext
 from api.present import Advice
-from api.routes import assets, batches, details, edits, errors, events, health, jobs, methods, studio, uploads, webhooks
+from api.routes import (
+    assets,
+    batches,
+    details,
+    edits,
+    errors,
+    estimates,
+    events,
+    health,
+    jobs,
+    methods,
+    studio,
+    uploads,
+    webhooks,
+)
 from api.settings import ApiSettings
 from api.streams import Streams
 from api.watch import Watch
@@ -22,7 +36,7 @@ from jobs.records import Records
 from jobs.settings import Settings
 from jobs.store import open_store
 
-ROUTERS = (methods, uploads, assets, edits, batches, jobs, details, events, errors, health, studio, webhooks)
+ROUTERS = (methods, uploads, assets, edits, estimates, batches, jobs, details, events, errors, health, studio, webhooks)
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST", "DELETE"],
     "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Prefer", "Refilm-Filename"],

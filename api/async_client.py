@@ -22,6 +22,7 @@ from api.client import (
     upload_headers,
     worth_repeating,
 )
+from api.estimate_views import EstimateView
 from api.views import AssetView, JobPage, JobView, LogPage, MethodList, MethodView
 from jobs.assets import digest_of
 
@@ -90,6 +91,10 @@ class AsyncClient:
     async def edit(self, *, idempotency_key: str | None = None, wait: float | None = None, **request: Any) -> JobView:
         """Create a job; the keywords are those of `api.calls.edit_body`."""
         return await self.send(calls.create(calls.edit_body(**request), idempotency_key=idempotency_key, wait=wait))
+
+    async def estimate(self, **request: Any) -> EstimateView:
+        """What an edit would take; the keywords are those of `edit`. Nothing is created."""
+        return await self.send(calls.estimate(calls.edit_body(**request)))
 
     async def job(self, job_id: str) -> JobView:
         """The job now."""

@@ -86,7 +86,9 @@ def matrix_pointer(matrix: BatchMatrix, index: int, pointer: str) -> str:
         return f"#/videos/{place.video}/{rest}"
     if head == "prompt":
         return f"#/prompts/{place.prompt}/{rest}"
-    shared = head == "params" and rest in matrix.params and rest not in matrix.methods[place.method or 0].params
+    how = matrix.methods[place.method or 0]
+    shared = head == "params" and rest in matrix.params and rest not in how.params
+    shared = shared or (head == "adherence" and how.adherence is None)
     return pointer if shared else f"#/methods/{place.method}/{head}" + (f"/{rest}" if rest else "")
 
 
@@ -127,7 +129,8 @@ def check(order: Order, held: Services, tenant: str) -> dict[str, InputFile]:
 def signature(request: JobRequest) -> str:
     """What `word_faults` depends on: requests that share it share their faults."""
     webhook, urls = request.webhook and request.webhook.endpoint, request.urls()
-    return json.dumps([request.method, request.model, request.engine_params(), sorted(request.files()), urls, webhook])
+    given = [request.method, request.model, request.adherence, urls, webhook]
+    return json.dumps([*given, request.engine_params(), sorted(request.files())])
 
 
 def asset_faults(asset: Asset | None, asset_id: str, name: str, is_clip: bool) -> list[Fault]:

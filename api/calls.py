@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import httpx
 
+from api.estimate_views import EstimateView
 from api.views import AssetView, JobPage, JobView, LogPage, MethodList, MethodView, UploadView
 
 T = TypeVar("T")
@@ -122,6 +123,11 @@ def complete(upload: UploadView) -> Call[AssetView]:
     """POST /v1/uploads/{id}/complete; the answer may wait for the file to be looked through."""
     path = upload.urls["complete"]
     return Call("POST", path, lambda r: AssetView.model_validate(r.json()), hold_seconds=300)
+
+
+def estimate(body: Mapping[str, Any]) -> Call[EstimateView]:
+    """POST /v1/estimates, with the body of an edit."""
+    return Call("POST", "/v1/estimates", lambda response: EstimateView.model_validate(response.json()), body=body)
 
 
 def methods() -> Call[MethodList]:

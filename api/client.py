@@ -20,6 +20,7 @@ import httpx
 
 from api import calls, transfer
 from api.batch_client import Batches
+from api.estimate_views import EstimateView
 from api.views import AssetView, JobPage, JobView, LogPage, MethodList, MethodView, UploadView
 from jobs.assets import digest_of
 
@@ -148,6 +149,10 @@ class Client:
     def edit(self, *, idempotency_key: str | None = None, wait: float | None = None, **request: Any) -> JobView:
         """Create a job; the keywords are those of `api.calls.edit_body`."""
         return self.send(calls.create(calls.edit_body(**request), idempotency_key=idempotency_key, wait=wait))
+
+    def estimate(self, **request: Any) -> EstimateView:
+        """What an edit would take; the keywords are those of `edit`. Nothing is created."""
+        return self.send(calls.estimate(calls.edit_body(**request)))
 
     def job(self, job_id: str) -> JobView:
         """The job now."""

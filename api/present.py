@@ -3,18 +3,19 @@
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import Response
 
 from api.views import AssetView, EtaView, JobView, OutputView, PreviewView
+from jobs.forecast import Forecast
+from jobs.outlook import remaining_seconds
 from jobs.schema import Asset, Job, Output
 from jobs.states import State
 
 QUEUED_SECONDS = (2, 30)
 RUNNING_SECONDS = (1, 10)
-EARLIEST_FRACTION = 0.02
 
 
 def etag(version: int) -> str:
@@ -38,23 +39,51 @@ def wait_seconds(prefer: str | None, wait: float | None, longest: float) -> floa
     return min(asked, longest)
 
 
-def remaining_seconds(job: Job) -> float | None:
-    """Time to go of a running job, from the fraction done and the time since its start."""
-    if job.started_at is None or job.progress.fraction < EARLIEST_FRACTION:
-        return None
-    passed = (datetime.now(UTC) - job.started_at).total_seconds()
-    return max(0.0, passed * (1 / job.progress.fraction - 1))
-
-
 def retry_after(job: Job) -> int | None:
     """Seconds until asking again is worth it; None once the job has ended."""
     if job.state.terminal:
         return None
     if job.state in (State.ACCEPTED, State.QUEUED):
         low, high = QUEUED_SECONDS
-        return max(low, min(high, job.queue.position))
+        known = job.queue.wait_seconds
+        return max(low, min(high, job.queue.position if known is None else math.ceil(known / 4)))
     left, (low, high) = remaining_seconds(job), RUNNING_SECONDS
     return low if left is None else max(low, min(high, math.ceil(left / 8)))
+
+
+def eta(job: Job) -> EtaView:
+    """When the job starts and ends, as far as that is known, and what the guess rests on."""
+    forecast = job.forecast or Forecast()
+    if job.state.terminal:
+        return EtaView()
+    if job.state.owned:
+        left = remaining_seconds(job)
+        if left is None:
+            return EtaView()
+        known = forecast.seconds is not None
+        basis = forecast.basis if known else "progress"
+        spread = (forecast.p90 or 0.0) / forecast.seconds if forecast.seconds else 1.5
+        return guess(None, left, left * spread, basis, forecast.confidence if known else "low")
+    return expected_eta(forecast, job.queue.wait_seconds)
+
+
+def expected_eta(forecast: Forecast, wait: float | None) -> EtaView:
+    """When a job that waits so long will start and end; no times while it is not known when it starts."""
+    if wait is None or forecast.seconds is None:
+        return EtaView(start=later(wait), basis=forecast.basis, confidence=forecast.confidence)
+    return guess(wait, forecast.seconds, forecast.p90 or forecast.seconds, forecast.basis, forecast.confidence)
+
+
+def guess(wait: float | None, usual: float, late: float, basis: str, confidence: str) -> EtaView:
+    """An ETA from seconds: the wait, and from then the usual end and the one that nine of ten do not exceed."""
+    start = wait or 0.0
+    finish, last = later(start + usual), later(1.5 * start + late)
+    return EtaView(start=later(wait), finish=finish, p90_finish=last, basis=basis, confidence=confidence)
+
+
+def later(seconds: float | None) -> datetime | None:
+    """The time in so many seconds."""
+    return None if seconds is None else datetime.now(UTC) + timedelta(seconds=seconds)
 
 
 def output_view(job: Job, output: Output) -> OutputView:
@@ -71,14 +100,12 @@ def job_view(job: Job) -> JobView:
     """The job as its tenant sees it."""
     self_url = f"/v1/jobs/{job.id}"
     urls = {"self": self_url} | {name: f"{self_url}/{name}" for name in ("events", "logs", "cancel", "retry")}
-    left = None if job.state.terminal else remaining_seconds(job)
-    finish = datetime.fromtimestamp(datetime.now(UTC).timestamp() + left, UTC) if left is not None else None
     made = ("outputs", "preview")
     fields = {name: getattr(job, name) for name in JobView.model_fields if hasattr(job, name) and name not in made}
     receipt = f"{self_url}/receipt" if job.state == State.SUCCEEDED and not job.media_gone else None
     return JobView(
         **fields,
-        eta=EtaView(finish=finish, basis="progress" if finish else None),
+        eta=eta(job),
         outputs=tuple(output_view(job, output) for output in job.outputs),
         preview=preview_view(job.id, job.preview.model_dump()) if job.preview else None,
         receipt=receipt,

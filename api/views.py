@@ -36,11 +36,15 @@ class OutputView(View):
 
 
 class EtaView(View):
-    """When the job is expected to end, and what the guess rests on."""
+    """When the job is expected to start and end, the end that nine of ten keep, and what the guess rests on."""
 
     start: datetime | None = None
     finish: datetime | None = None
+    p90_finish: datetime | None = None
     basis: str | None = None
+    """`quantiles:METHOD/MODEL/DEVICE/CLASS`, `progress`, or `none` when there is no history; null once it ended."""
+    confidence: str | None = None
+    """`none`, `low` (scaled from other work, or pace alone), `medium`, `high`."""
 
 
 class PreviewView(View):
@@ -161,6 +165,14 @@ class UploadView(View):
     urls: dict[str, str] = {}
 
 
+class MethodTimes(View):
+    """How long the last jobs with the method took from start to end, whatever their size."""
+
+    p50_seconds: float
+    p95_seconds: float
+    jobs: int
+
+
 class MethodSummary(View):
     """One editing method."""
 
@@ -171,6 +183,8 @@ class MethodSummary(View):
     family: str | None = None
     backbones: tuple[str, ...] = ()
     version: int = 1
+    times: MethodTimes | None = None
+    """Null until a job with the method has succeeded."""
     urls: dict[str, str] = {}
 
 

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from jobs import catalogue
 from jobs.request import (
+    Adherence,
     CacheOptions,
     Deadline,
     EditInput,
@@ -55,6 +56,7 @@ class BatchMethod(Strict):
 
     method: MethodId
     model: ModelRef | None = None
+    adherence: Adherence | None = None
     params: Params = Field(default_factory=dict)
 
 
@@ -64,6 +66,7 @@ class BatchMatrix(Strict):
     videos: tuple[BatchClip, ...] = Field(min_length=1, max_length=MOST_JOBS)
     prompts: tuple[PromptSet, ...] = Field(min_length=1, max_length=MOST_JOBS)
     methods: tuple[BatchMethod, ...] = Field(min_length=1, max_length=MOST_JOBS)
+    adherence: Adherence | None = None
     params: Params = Field(default_factory=dict)
     output: OutputOptions = OutputOptions()
     cache: CacheOptions = CacheOptions()
@@ -107,6 +110,7 @@ class BatchMatrix(Strict):
             model=how.model,
             input=EditInput(video=clip.video, trim=clip.trim, files=clip.files),
             prompt=words.model_copy(update={"source": clip.source}) if borrows else words,
+            adherence=how.adherence or self.adherence,
             params=self.params | how.params,
             output=self.output,
             cache=self.cache,

@@ -47,7 +47,7 @@ class BatchManifest(BaseModel):
     def job(self, plan: Plan, index: int, records: Records) -> Manifest:
         """Return the manifest of one of its jobs."""
         request = plan.request(index)
-        return Manifest(
+        job = Manifest(
             id=ids.numbered(ids.JOB, self.id, index),
             tenant=self.tenant,
             pool=routing.pool_for(request, records),
@@ -56,6 +56,7 @@ class BatchManifest(BaseModel):
             request=request,
             inputs={name: self.inputs[asset] for name, asset in request.assets().items()},
         )
+        return job.foreseen(records)
 
 
 def write(store: Store, manifest: BatchManifest, lines: bytes | None) -> None:

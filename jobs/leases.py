@@ -5,9 +5,12 @@ A fence that is no longer the record's is answered with `lost`: the work is then
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from jobs.connection import QueueUnavailable
+from jobs.outlook import learn
 from jobs.records import Records
 from jobs.rows import SCHEMA_VERSION, dump_notices, dump_outputs
 from jobs.schema import Job, JobError, Notice, Output, Placement, Preview, Progress, Usage
@@ -113,7 +116,12 @@ class Leases:
             if value is not None:
                 fields[name] = value.model_dump_json(exclude_none=True)
         how = outcome.error.code if outcome.error is not None else outcome.state
-        return str(self._run("finish", claim.job_id, claim.fence, outcome.state, json.dumps(fields), how))
+        ended = str(self._run("finish", claim.job_id, claim.fence, outcome.state, json.dumps(fields), how))
+        if ended == "succeeded" and outcome.progress is not None:
+            device = outcome.placement.device if outcome.placement else None
+            with suppress(QueueUnavailable):  # the job has ended; nobody waits for what is learnt from it
+                learn(self._records, claim.job, outcome.progress, device)
+        return ended
 
     def release(self, claim: Claim, code: str, *, hand_back: bool, avoid_seconds: float = 0.0) -> str:
         """Give the job up without an outcome. Returns `queued`, `failed`, `canceled` or `lost`.

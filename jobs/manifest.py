@@ -11,12 +11,14 @@ from pydantic import BaseModel, ConfigDict
 
 from jobs import layout
 from jobs.batch import BatchPlace
+from jobs.forecast import Forecast, expect
 from jobs.origin import Origin
-from jobs.records import Idempotency
+from jobs.records import Idempotency, Records
 from jobs.request import JobRequest
 from jobs.rows import SCHEMA_VERSION
 from jobs.schema import Asset
 from jobs.store import ObjectInfo, ObjectMissing, Store
+from jobs.workload import ClipFacts
 
 
 class InputFile(BaseModel):
@@ -29,6 +31,7 @@ class InputFile(BaseModel):
     media_type: str
     size_bytes: int
     sha256: str
+    clip: ClipFacts = ClipFacts()
 
     @classmethod
     def of(cls, asset: Asset) -> Self:
@@ -39,6 +42,7 @@ class InputFile(BaseModel):
             media_type=asset.media_type,
             size_bytes=asset.size_bytes,
             sha256=asset.sha256,
+            clip=ClipFacts.model_validate(asset.facts),
         )
 
 
@@ -60,6 +64,7 @@ class Manifest(BaseModel):
     traceparent: str = ""
     request: JobRequest
     inputs: dict[str, InputFile]
+    forecast: Forecast | None = None
 
     @property
     def pending(self) -> dict[str, str]:
@@ -73,12 +78,19 @@ class Manifest(BaseModel):
 
     @property
     def born(self) -> dict[str, int | str]:
-        """What the record holds of origin and batch: for the scripts that count and take turns, `place` for readers."""
+        """What the record holds beside the request: for the scripts that count and take turns, and for readers."""
         fields: dict[str, int | str] = {**Origin(self.request_id, self.traceparent).fields()}
-        if self.batch is None:
-            return fields
-        fields |= {"batch": self.batch.id, "group": self.batch.id}
-        return fields | {"group_limit": self.group_limit, "place": self.batch.model_dump_json()}
+        if self.batch is not None:
+            fields |= {"batch": self.batch.id, "group": self.batch.id}
+            fields |= {"group_limit": self.group_limit, "place": self.batch.model_dump_json()}
+        if self.forecast is not None:
+            fields["forecast"] = self.forecast.model_dump_json(exclude_defaults=True)
+            fields |= {"expected": int(self.forecast.seconds * 1000)} if self.forecast.seconds is not None else {}
+        return fields
+
+    def foreseen(self, records: Records) -> Self:
+        """The same with what is expected of it. Raises QueueUnavailable."""
+        return self.model_copy(update={"forecast": expect(records, self)})
 
 
 def write(store: Store, manifest: Manifest) -> bool:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.connection import Scripts, available, connect
+from jobs.history import History
+from jobs.outlook import Outlook
 from jobs.presence import Roster
 from jobs.request import JobRequest
 from jobs.rows import creation_fields, job_from
-from jobs.schema import Event, Job, JobError, Place
+from jobs.schema import Event, Job, JobError
 from jobs.settings import Settings
 from jobs.states import State
 
@@ -83,6 +85,7 @@ class Records:
         self.prefix = settings.redis_prefix
         limits = {"TENANT_CAP": settings.tenant_jobs, "LOOK_AHEAD": settings.look_ahead}
         self.roster = Roster(self)
+        self.history, self.outlook = History(self), Outlook(self)
         self.run = Scripts(self.redis, self.prefix, limits | {"MOST_PASSED": settings.most_passed})
 
     def ping(self) -> None:
@@ -153,12 +156,9 @@ class Records:
 
     def placed(self, jobs: Sequence[Job]) -> list[Job]:
         """Return the jobs, the queued ones with their place in line and why they are held back, if they are."""
-        waiting = [job.id for job in jobs if job.state == State.QUEUED]
-        found = self.run("place", *waiting) if waiting else ()
-        places = {
-            job_id: Place(position=int(position), reason=reason or None)
-            for job_id, position, reason in zip(waiting, found[::2], found[1::2], strict=True)
-        }
+        waiting = [job for job in jobs if job.state == State.QUEUED]
+        found = self.run("place", *(job.id for job in waiting)) if waiting else ()
+        places = self.outlook.places(waiting, found)
         return [job.model_copy(update={"queue": places[job.id]}) if job.id in places else job for job in jobs]
 
     def get(self, job_id: str, tenant: str | None = None) -> Job:

@@ -8,6 +8,7 @@ from pydantic_core import to_json
 
 from jobs.batch import BatchPlace
 from jobs.catalogue import load
+from jobs.forecast import Forecast
 from jobs.request import BROKER_PRIORITY, JobRequest
 from jobs.schema import Attempt, Job, JobError, Notice, Output, Placement, Preview, Progress, Usage, from_ms
 from jobs.settings import Settings
@@ -63,6 +64,7 @@ def job_from(job_id: str, row: dict[str, str]) -> Job:
         "progress": Progress.model_validate_json(row["progress"]) if row.get("progress") else Progress(),
         "placement": Placement.model_validate_json(row["placement"]) if row.get("placement") else None,
         "batch": BatchPlace.model_validate_json(row["place"]) if row.get("place") else None,
+        "forecast": Forecast.model_validate_json(row["forecast"]) if row.get("forecast") else None,
         "error": JobError.model_validate_json(row["error"]) if row.get("error") else None,
         "warnings": _NOTICES.validate_json(row.get("warnings") or "[]"),
         "outputs": tuple(Output.model_validate(item) for item in json.loads(row.get("outputs") or "[]")),

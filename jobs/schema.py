@@ -7,6 +7,7 @@ from pydantic import Field, JsonValue
 
 from jobs.batch import BatchPlace
 from jobs.codes import JOB_CODES
+from jobs.forecast import Forecast
 from jobs.progress import STAGES, Progress, Record, StageName, StageProgress, StageState
 from jobs.request import (
     BROKER_PRIORITY,
@@ -104,10 +105,15 @@ class Attempt(Record):
 
 
 class Place(Record):
-    """Place in the queue: 1 is next, 0 is not waiting; `reason` tells why a queued job is held back."""
+    """Place in the queue: 1 is next, 0 is not waiting; `reason` tells why a queued job is held back.
+
+    `ahead_gpu_seconds` is the work before it, `wait_seconds` the time until it starts; null when nobody knows.
+    """
 
     position: int = 0
     reason: str | None = None
+    ahead_gpu_seconds: float | None = None
+    wait_seconds: float | None = None
 
 
 class Placement(Record):
@@ -190,6 +196,7 @@ class Job(Record):
     attempt: int = Field(default=0, exclude=True)
     pool: str = Field(default="default", exclude=True)
     media_gone: bool = Field(default=False, exclude=True)
+    forecast: Forecast | None = Field(default=None, exclude=True)
 
 
 class Event(Record):

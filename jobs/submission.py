@@ -59,6 +59,7 @@ def submit(
         request_id=came.request_id,
         traceparent=came.traceparent,
     )
+    accepted = accepted.foreseen(records)
     manifest.write(store, accepted)
     return _register(accepted, records, store, bell, most_ahead)
 

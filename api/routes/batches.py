@@ -61,7 +61,7 @@ def batch_view(batch: Batch) -> BatchView:
         **plain,
         progress=BatchProgress(fraction=round(batch.fraction, 4), ended=batch.ended),
         matrix=MatrixView.model_validate(batch.matrix) if batch.matrix else None,
-        eta=EtaView(finish=finish, basis="progress" if finish else None),
+        eta=EtaView(finish=finish, basis="progress", confidence="low") if finish else EtaView(),
         urls={"self": url, "jobs": f"{url}/jobs", "cancel": f"{url}/cancel"},
     )
 

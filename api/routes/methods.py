@@ -1,13 +1,17 @@
 """The editing methods and their parameters, from the committed catalogue."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import Path
 
+from api.deps import Held, Services
 from api.errors import Problem
 from api.routing import problems, router
-from api.views import MethodList, MethodSummary, MethodView
+from api.views import MethodList, MethodSummary, MethodTimes, MethodView
 from jobs import catalogue
+from jobs.connection import QueueUnavailable
+from jobs.forecast import quantile
 
 ROUTER = router("methods")
 
@@ -17,17 +21,35 @@ def links(method_id: str) -> dict[str, str]:
     return {"self": f"/v1/methods/{method_id}"}
 
 
+def times(held: Services, method_ids: Iterable[str]) -> dict[str, MethodTimes | None]:
+    """How long the last jobs of these methods took; None of all while nobody can be asked."""
+    wanted = list(method_ids)
+    try:
+        totals = held.records.history.totals(wanted)
+    except QueueUnavailable:  # the methods are known without it
+        return dict.fromkeys(wanted)
+    return {
+        name: MethodTimes(p50_seconds=quantile(took, 0.5) or 0, p95_seconds=quantile(took, 0.95) or 0, jobs=len(took))
+        if took
+        else None
+        for name, took in totals.items()
+    }
+
+
 @ROUTER.get("/v1/methods", response_model=MethodList)
-def list_methods() -> MethodList:
+def list_methods(held: Held) -> MethodList:
     """Every method."""
     found = catalogue.load().methods.values()
-    return MethodList(data=tuple(MethodSummary(**entry, urls=links(entry["id"])) for entry in found))
+    took = times(held, (entry["id"] for entry in found))
+    return MethodList(
+        data=tuple(MethodSummary(**entry, times=took[entry["id"]], urls=links(entry["id"])) for entry in found)
+    )
 
 
 @ROUTER.get("/v1/methods/{method_id}", response_model=MethodView, responses=problems(404))
-def get_method(method_id: Annotated[str, Path(examples=["frame_by_frame"])]) -> Any:
+def get_method(method_id: Annotated[str, Path(examples=["frame_by_frame"])], held: Held) -> Any:
     """One method with the JSON Schemas of its inputs and parameters."""
     known = catalogue.load().methods
     if method_id not in known:
         raise Problem("not_found", f"there is no method {method_id!r}")
-    return MethodView(**known[method_id], urls=links(method_id))
+    return MethodView(**known[method_id], times=times(held, [method_id])[method_id], urls=links(method_id))

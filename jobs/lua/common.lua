@@ -132,12 +132,22 @@ local function missing(batch)
   return total - has
 end
 
+-- The work that waits in a pool, as far as it is known: by `sign` a job comes or goes.
+local function weigh(id, pool, sign)
+  local expected = get(id, 'expected')
+  if expected then
+    redis.call('HINCRBY', P .. 'q:work:' .. pool, 'jobs', sign)
+    redis.call('HINCRBY', P .. 'q:work:' .. pool, 'ms', sign * expected)
+  end
+end
+
 local function enter_queue(id, at)
   local pool, priority, created, finish_by = get(id, 'pool', 'priority', 'created', 'finish_by')
   redis.call('HSET', job_key(id), 'queued', at)
   redis.call('ZADD', P .. 'q:pos:' .. pool, priority * 1e13 + created, id)
   redis.call('ZADD', P .. 'rings', 0, id)
   line.join(id)
+  weigh(id, pool, 1)
 end
 
 -- Count the assets that a job may still read: they cannot be deleted.
@@ -183,6 +193,7 @@ local function move(id, to, data)
     redis.call('ZREM', P .. 'q:pos:' .. pool, id)
     redis.call('ZREM', P .. 'rings', id)
     line.leave(id)
+    weigh(id, pool, -1)
   end
   if OWNED[from] and not OWNED[to] then
     redis.call('ZREM', P .. 'leases', id)
