@@ -95,7 +95,7 @@ class Exporter:
             "demand_gpu_seconds": "Seconds one GPU needs for all queued jobs and what is left of the running ones.",
             "queued_jobs": "Jobs that wait.",
             "running_jobs": "Jobs that hold a lease.",
-            "workers": "Workers that spoke within their life and do not drain.",
+            "pool_workers": "Workers that spoke within their life and do not drain.",
             "oldest_queued_seconds": "Age of the job that waits longest.",
         }
         gauges = {name: Gauge(f"rf_{name}", text, ["pool"], registry=registry) for name, text in names.items()}
@@ -140,7 +140,7 @@ class Exporter:
             found[job.pool]["demand_gpu_seconds"] += self._seconds.left(job)
         for worker in live_workers(self._records):
             for pool in worker.pools:
-                found[pool]["workers"] += not worker.draining
+                found[pool]["pool_workers"] += not worker.draining
         return {pool: dict(facts) for pool, facts in found.items()}
 
     def _jobs(self, ids: Iterable[str]) -> list[Job]:

@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -229,3 +231,38 @@ def test_compose_settings_are_settings_of_the_service(composed) -> None:
     services = composed("compose.yaml", "compose.dev.yaml")["services"].values()
     used = {name for service in services for name in service.get("environment", {}) if name.startswith("REFILM_")}
     assert len(used) > 10 and used <= known
+
+
+DIGEST = "sha256:" + "5" * 64
+
+
+def pin(folder: Path, answer: str) -> subprocess.CompletedProcess[str]:
+    """Run a copy of pin.sh with a `docker` that gives this answer."""
+    for path in [*DOCKER.glob("*.Dockerfile"), *DOCKER.glob("compose*.yaml"), DOCKER / "pin.sh"]:
+        shutil.copy(path, folder)
+    docker = folder / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text(f"#!/bin/sh\n{answer}\n")
+    docker.chmod(0o755)
+    return subprocess.run(
+        [folder / "pin.sh"], env={"PATH": f"{docker.parent}:/usr/bin:/bin"}, capture_output=True, text=True
+    )
+
+
+def test_base_images_can_be_pinned_by_digest(compose, composed, tmp_path) -> None:
+    assert pin(tmp_path, f"echo {DIGEST}").returncode == 0
+    pins = dict(line.split("=", 1) for line in (tmp_path / "pins.env").read_text().splitlines())
+    assert set(pins) == {"PYTHON_IMAGE", "SEAWEEDFS_IMAGE", "VALKEY_IMAGE"}
+    services = composed("compose.yaml", **pins)["services"]
+    used = [services[name]["image"] for name in ("valkey", "s3")]
+    used += [services[name]["build"]["args"]["PYTHON_IMAGE"] for name in ("api", "worker-cpu", "worker-gpu")]
+    assert all(re.fullmatch(rf"[\w./-]+:[\w.-]+@{DIGEST}", image) for image in used)
+    tags = {image for path in DOCKERFILES for name, image in instructions(path) if name == "FROM"}
+    assert all(image.startswith("${PYTHON_IMAGE}") for image in tags)
+
+
+@pytest.mark.parametrize("answer", ["echo no such image >&2; exit 1", "echo latest"])
+def test_nothing_is_pinned_halfway(tmp_path, answer) -> None:
+    done = pin(tmp_path, answer)
+    assert done.returncode == 1 and ("nothing was pinned" in done.stderr or "no such image" in done.stderr)
+    assert not (tmp_path / "pins.env").exists()

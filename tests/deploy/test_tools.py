@@ -104,7 +104,7 @@ def test_exporter_counts_demand_in_seconds(records, enqueue) -> None:
     announce(records, "w1", pools=("default",), draining=False)
     announce(records, "w2", pools=("default",), draining=True)
     assert exporter.demand()["default"] == pytest.approx(
-        {"queued_jobs": 2, "demand_gpu_seconds": 120.0, "workers": 1, "oldest_queued_seconds": 0.0}, abs=5
+        {"queued_jobs": 2, "demand_gpu_seconds": 120.0, "pool_workers": 1, "oldest_queued_seconds": 0.0}, abs=5
     )
     claim = Leases(records).claim(first.id, Owner("w1", "node", "task"))
     assert claim is not None

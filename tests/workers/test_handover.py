@@ -14,7 +14,13 @@ from tests.conftest import wait_for
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 
-REAL = {"engine": "paced_real:edit", "checkpoint": "tiny", "device": "cpu", "shutdown_grace_seconds": 6}
+REAL = {
+    "engine": "paced_real:edit",
+    "checkpoint": "tiny",
+    "device": "cpu",
+    "shutdown_grace_seconds": 6,
+    "lease_seconds": 15,
+}
 BODY = {
     "method": "tune_a_video",
     "prompt": {"target": "a red car", "source": "a car"},
