@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo up test test-faults test-deploy test-studio studio test-slow check format catalogue bench clean
+.PHONY: help demo up test test-faults test-deploy test-studio studio test-slow check format catalogue bench soak clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -61,6 +61,9 @@ catalogue: .venv/.done ## write jobs/catalogue.json and docs/methods from models
 
 bench: .venv/.done ## counts, memory and seconds of one method: make bench METHOD=tokenflow
 	$(BIN)/python -m models bench $(or $(METHOD),tokenflow)
+
+soak: .venv/.done ## 2,000 jobs of 20 clients while workers are killed: figures of the service itself
+	$(BIN)/python -m api.soak
 
 clean: ## remove what the targets built
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache demo.mp4

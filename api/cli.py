@@ -14,12 +14,14 @@ from rich.table import Column, Table
 from api import batch_cli
 from api.client import DEFAULT_SERVER
 from api.operate import keys_app
+from api.recover import recover
 from api.terminal import FAILED, USAGE, Order, again, connected, fail, follow, pairs, send
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(keys_app, name="keys")
 app.command()(batch_cli.batch)
 app.command()(batch_cli.watch)
+app.command()(recover)
 OUT = Console()
 DEFAULT_PORT = 7860
 CONTAINERS = {".mp4": "mp4", ".gif": "gif", ".webp": "webp"}

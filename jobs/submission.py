@@ -95,12 +95,15 @@ def create_from(
 
 
 def ring(job: Job, records: Records, bell: Bell) -> bool:
-    """Ring for a queued job, where it is best run. A bell that fails is no error: the reconciler rings later."""
+    """Ring for a queued job, where it is best run. A bell that fails is no error: the reconciler rings later.
+
+    One worker alone is rung for only once each time a job is queued; if that one does not take it, everyone is.
+    """
     choice = routing.choose(job, records)
-    rang = bell.ring(job.id, pool=job.pool, priority=job.request.priority, worker=choice and choice.worker)
-    if rang and choice is not None:
-        records.run("hold", job.id, choice.worker, int(choice.hold_seconds * 1000))
-    elif rang:
+    held = choice is not None and records.run("hold", job.id, choice.worker, int(choice.hold_seconds * 1000))
+    worker = choice.worker if choice is not None and held else None
+    rang = bell.ring(job.id, pool=job.pool, priority=job.request.priority, worker=worker)
+    if rang and not held:
         records.run("rung", job.id)
     return rang
 

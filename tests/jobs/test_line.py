@@ -231,7 +231,9 @@ def test_a_bell_rings_for_a_warm_worker_alone_where_others_would_have_to_load(li
     assert ring(job, records, bell) and bell.waiting() == 0
     channel = bell._app.connection_for_read().default_channel
     assert channel._size(direct_queue("warm")) == 1
-    assert line.take("cold") is None and line.take("warm", "big").job.id == job.id
+    assert line.take("cold") is None
+    assert ring(job, records, bell) and bell.waiting() == 1  # the second time for everyone
+    assert line.take("warm", "big").job.id == job.id
     busy = line.add("a")
     held = line.leases.claim(busy.id, Owner("warm", "n", "t"))
     announce(records, "warm", job=busy.id)

@@ -1,6 +1,7 @@
 """A whole installation of real processes: workers and schedulers around a Valkey and a store."""
 
 import http.client
+import json
 import os
 import random
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from jobs import ids, layout, manifest
 from jobs.assets import Assets
 from jobs.presence import live_workers
 from jobs.queue import Bell
@@ -23,7 +25,7 @@ from jobs.request import JobRequest
 from jobs.schema import Job
 from jobs.settings import Settings
 from jobs.store import open_store
-from jobs.submission import submit
+from jobs.submission import create_from, ring, submit
 from tests.conftest import wait_for
 from workers.signs import alive_file
 
@@ -43,20 +45,24 @@ class Stack:
         self.logs = settings.data_dir / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
 
-    def _start(self, *command: str, **variables: str) -> subprocess.Popen[bytes]:
+    def environment(self, **variables: str) -> dict[str, str]:
+        """What a process of this stack starts with. `OTHER_…` make it another one; see `other/sitecustomize.py`."""
+        other = {name: value for name, value in variables.items() if name.startswith("OTHER_")}
         given = self.settings.model_dump(mode="json", exclude_unset=True) | variables
-        named = {f"REFILM_{name.upper()}": str(value) for name, value in given.items()}
-        path = os.pathsep.join([str(ROOT), str(HERE)])
+        named = {f"REFILM_{name.upper()}": str(value) for name, value in given.items() if name not in other}
+        path = os.pathsep.join([*([str(HERE / "other")] if other else []), str(ROOT), str(HERE)])
         quiet = {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+        return os.environ | named | quiet | other
+
+    def _start(self, *command: str, **variables: str) -> subprocess.Popen[bytes]:
+        environment = self.environment(**variables)
         with (self.logs / f"{len(self.processes)}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, *command], env=os.environ | named | quiet, cwd=ROOT, stdout=log, stderr=log
-            )
+            process = subprocess.Popen([sys.executable, *command], env=environment, cwd=ROOT, stdout=log, stderr=log)
         self.processes.append(process)
         return process
 
-    def worker(self, worker_id: str) -> subprocess.Popen[bytes]:
-        return self._start("-m", "workers", worker_id=worker_id)
+    def worker(self, worker_id: str, **variables: str) -> subprocess.Popen[bytes]:
+        return self._start("-m", "workers", worker_id=worker_id, **variables)
 
     def scheduler(self) -> subprocess.Popen[bytes]:
         return self._start("-m", "workers.scheduler")
@@ -68,6 +74,32 @@ class Stack:
         base = {"method": "echo", "input": {"video": {"asset": asset.id}}, "cache": {"inversion": "off"}}
         request = JobRequest.model_validate(base | body)
         return submit(request, tenant, records=self.records, store=self.store, bell=self.bell).job
+
+    def submit_many(self, count: int, *, tenant: str, **body: Any) -> list[Job]:
+        """So many jobs like one that is submitted as usual."""
+        first = self.submit(tenant=tenant, **body)
+        accepted = manifest.read(self.store, tenant, first.id)
+        made = [first]
+        for _ in range(count - 1):
+            again = accepted.model_copy(update={"id": ids.new(ids.JOB)})
+            manifest.write(self.store, again)
+            made.append(create_from(again, self.records).job)
+            ring(made[-1], self.records, self.bell)
+        return made
+
+    def submit_as(self, version: int, **body: Any) -> Job:
+        """A job as a newer version of the API writes it: with a newer number, and a field nobody knows yet."""
+        first = self.submit(**body)
+        self.records.cancel(first.id, first.tenant)
+        row = json.loads(self.store.get_bytes(layout.manifest(first.tenant, first.id)))
+        row |= {"id": ids.new(ids.JOB), "schema_version": version, "not_known_yet": {"x": 1}}
+        self.store.put_bytes(layout.manifest(first.tenant, row["id"]), json.dumps(row).encode())
+        job = create_from(manifest.read(self.store, first.tenant, row["id"]), self.records, born={"needs": version}).job
+        ring(job, self.records, self.bell)
+        return job
+
+    def wait_id(self, job_id: str, *states: str) -> Job:
+        return self.wait(self.records.get(job_id), *states)
 
     def job(self, job: Job) -> Job:
         return self.records.get(job.id)

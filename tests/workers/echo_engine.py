@@ -77,4 +77,10 @@ def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
     path = task.folder / "output.mp4"
     path.write_bytes(task.inputs["video"].path.read_bytes() + task.params.get("prompt", "").encode())
     hooks.tell("decode", "done", 0, 0)
-    return Made((MadeFile(path, "video/mp4", 64, 64, 3, 8.0),), checkpoint="echo", device="cpu", warm=True)
+    return Made(
+        (MadeFile(path, "video/mp4", 64, 64, 3, 8.0),),
+        checkpoint="echo",
+        device="cpu",
+        warm=True,
+        loaded=(task.checkpoint,),
+    )

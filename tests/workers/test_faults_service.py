@@ -1,0 +1,296 @@
+"""Fault tests that need the whole service: several clocks and versions, turns, the API's own death, many clients."""
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from jobs import manifest
+from tests.conftest import free_port, wait_for
+
+pytestmark = pytest.mark.faults
+ROOT = Path(__file__).parent.parent.parent
+CLIP = ROOT / "api" / "sample.mp4"
+
+
+def begun(jobs) -> list:
+    """The jobs in the order in which their first attempt began."""
+    return sorted(jobs, key=lambda job: job.attempts[0].started_at)
+
+
+@pytest.mark.parametrize("skew", ["120", "-120"])
+def test_f21_a_workers_wrong_clock_costs_no_lease_and_no_job(stack, skew: str) -> None:
+    """Leases are counted by the clock of Redis: a job of several leases on a worker two minutes off stays its own."""
+    stack.worker("a", OTHER_CLOCK=skew)
+    stack.scheduler()
+    job = stack.submit(params={"steps": 20, "step_seconds": 0.15})
+    done = stack.wait(job, "succeeded")
+    assert [attempt.ended for attempt in done.attempts] == ["succeeded"]
+    assert 3 < done.attempts[0].seconds < 110 and 0 < (done.finished_at - done.started_at).total_seconds() < 110
+    assert "lease_expired" not in stack.records.counters()
+
+
+def test_f30_two_versions_of_workers_share_queue_and_cache(stack) -> None:
+    """Newer jobs wait for newer workers, older ones run on both, artifacts of one are found or ignored by the other."""
+    use = {"inversion": "use"}
+    old = stack.worker("old")
+    first = stack.wait(stack.submit(cache=use), "succeeded")
+    newer = [stack.submit_as(2, video=f"new {number}".encode()) for number in range(3)]
+    running = stack.submit(video=b"long", params={"steps": 60, "step_seconds": 0.1})
+    stack.wait_stage(running, "edit")
+    assert {stack.job(job).state for job in newer} == {"queued"}
+    stack.worker("new", OTHER_VERSION="2")
+    stack.scheduler()
+    assert {stack.wait(job, "succeeded").attempts[-1].worker for job in newer} == {"new"}
+    old.terminate()
+    assert old.wait(30) == 0
+    again = stack.wait(stack.submit(cache=use), "succeeded")
+    assert again.attempts[-1].worker == "new"
+    assert {stage.name for stage in again.progress.stages if stage.cache == "hit"} == {"prepare", "invert"}
+    stack.wait(running, "succeeded")  # on the old one, or handed back by it and ended on the new one
+    assert len(stack.outputs_in_store(running)) == 1
+    assert first.attempts[-1].worker == "old"
+
+
+def test_f31_one_tenants_500_jobs_do_not_keep_another_waiting(stack) -> None:
+    worker = stack.worker("a")
+    busy = stack.submit(tenant="a", params={"steps": 5, "step_seconds": 0.3})
+    many = stack.submit_many(500, tenant="a", priority="batch", params={"steps": 1})
+    stack.wait_stage(busy, "edit")
+    batch = stack.submit(tenant="b", priority="batch", params={"steps": 1})
+    urgent = stack.submit(tenant="b", priority="interactive", params={"steps": 1})
+    ended = [stack.wait(job, "succeeded") for job in (busy, urgent, batch)]
+    before = [job for job in map(stack.job, many) if job.attempts and job.attempts[0].started_at]
+    worker.kill()
+    order = begun([*ended, *before])
+    assert order[0].id == busy.id and order[1].id == urgent.id
+    assert [job.id for job in order].index(batch.id) <= 4
+
+
+def test_f32_a_cold_job_starts_behind_few_of_an_endless_warm_stream(make_stack) -> None:
+    stack = make_stack(look_ahead=4, most_passed=3)
+    stack.worker("a")
+    stack.wait(stack.submit(model="warm", params={"steps": 1}), "succeeded")
+    busy = stack.submit(model="warm", params={"steps": 5, "step_seconds": 0.3})
+    stack.wait_stage(busy, "edit")
+    cold = stack.submit(video=b"cold", model="cold", params={"steps": 1})
+    stream = [stack.submit(video=f"{number}".encode(), model="warm", params={"steps": 1}) for number in range(12)]
+    order = begun([stack.wait(job, "succeeded") for job in [busy, cold, *stream]])
+    assert [job.model for job in order[:6]] == ["warm", "warm", "warm", "warm", "cold", "warm"]
+    assert stack.records.counters()["affinity_picks"] == 3
+
+
+@pytest.mark.parametrize("by", ["command", "scheduler"])
+def test_f08_20_queued_and_2_running_jobs_survive_an_empty_redis(stack, by: str) -> None:
+    """Rebuilt by `refilm recover` without any scheduler, and by the scheduler alone."""
+    for name in ("a", "b"):
+        stack.worker(name)
+    running = [stack.submit(video=f"r{n}".encode(), params={"steps": 60, "step_seconds": 0.1}) for n in range(2)]
+    for job in running:
+        stack.wait_stage(job, "edit")
+    queued = [stack.submit(video=f"q{number}".encode(), params={"steps": 1}) for number in range(20)]
+    stack.records.redis.flushall()
+    if by == "command":
+        command = [sys.executable, "-m", "api.cli", "recover"]
+        done = subprocess.run(command, env=stack.environment(), cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout) == (0, "22 queued again, 0 restored\n"), done.stderr
+    else:
+        stack.scheduler()
+        wait_for(lambda: stack.records.find(queued[-1].id) is not None, 60)
+    for job in [*running, *queued]:
+        ended = stack.wait(job, "succeeded")
+        assert stack.outputs_in_store(job) == [ended.outputs[0].key]
+
+
+class Api:
+    """API processes on one stack, called over HTTP."""
+
+    def __init__(self, stack) -> None:
+        self.stack, self.port = stack, free_port()
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=20)
+
+    def start(self, **variables: str) -> subprocess.Popen[bytes]:
+        process = self.stack._start("-m", "api.serve", "--port", str(self.port), api_open="1", **variables)
+        wait_for(self.answers, 60)
+        return process
+
+    def answers(self) -> bool:
+        try:
+            return self.http.get("/healthz/live").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def body(self) -> dict[str, object]:
+        asset = self.http.post("/v1/uploads", content=CLIP.read_bytes()).json()["id"]
+        video = {"video": {"asset": asset}}
+        return {"method": "frame_by_frame", "input": video, "prompt": {"target": "x"}, "cache": {"inversion": "off"}}
+
+
+@pytest.fixture
+def api(stack) -> Iterator[Api]:
+    api = Api(stack)
+    yield api
+    api.http.close()
+
+
+def test_f17_the_api_dies_between_manifest_and_record(api) -> None:
+    """The caller asks again with its key: one job. The manifest of the first try is swept by the reconciler."""
+    stack = api.stack
+    dying = api.start(OTHER_DEATH="jobs.submission:create_from")
+    body = api.body()
+    with pytest.raises(httpx.TransportError):
+        api.http.post("/v1/edits", json=body, headers={"Idempotency-Key": "once"})
+    assert dying.wait(20) == 9 and len(list(manifest.each(stack.store))) == 1
+    api.start()
+    answer = api.http.post("/v1/edits", json=body, headers={"Idempotency-Key": "once"})
+    assert answer.status_code == 202
+    stack.worker("a")
+    stack.scheduler()
+    stack.wait_id(answer.json()["id"], "succeeded")
+    stack.records.redis.delete("rf:epoch")  # as if Redis were new: the reconciler compares at once
+    wait_for(lambda: stack.records.ask("EXISTS", "rf:epoch"), 60)
+    wait_for(lambda: len(list(manifest.each(stack.store))) == 1, 60)
+    assert [job["id"] for job in api.http.get("/v1/jobs").json()["data"]] == [answer.json()["id"]]
+
+
+def test_f18_the_api_dies_after_the_commit_and_before_its_answer(api) -> None:
+    stack = api.stack
+    dying = api.start(OTHER_DEATH="jobs.submission:ring")
+    body = api.body()
+    with pytest.raises(httpx.TransportError):
+        api.http.post("/v1/edits", json=body, headers={"Idempotency-Key": "once"})
+    assert dying.wait(20) == 9
+    api.start()
+    [committed] = api.http.get("/v1/jobs").json()["data"]
+    again = [api.http.post("/v1/edits", json=body, headers={"Idempotency-Key": "once"}) for _ in range(2)]
+    assert {(answer.status_code, answer.json()["id"]) for answer in again} == {(202, committed["id"])}
+    assert {answer.headers["Idempotency-Replayed"] for answer in again} == {"true"}
+    stack.worker("a")
+    stack.scheduler()
+    stack.wait_id(committed["id"], "succeeded")
+    assert stack.records.counters()["jobs_created"] == 1
+
+
+def test_f10_a_redis_without_memory_is_told_and_leaves_nothing(api) -> None:
+    stack = api.stack
+    api.start()
+    body = api.body()
+    stack.records.redis.config_set("maxmemory", 1)
+    try:
+        answer = api.http.post("/v1/edits", json=body)
+    finally:
+        stack.records.redis.config_set("maxmemory", 0)
+    assert (answer.status_code, answer.json()["code"]) == (503, "queue_unavailable")
+    assert answer.headers["Retry-After"] and list(manifest.each(stack.store)) == []
+    assert api.http.post("/v1/edits", json=body).status_code == 202
+
+
+async def poll(http: httpx.AsyncClient, job_id: str, until: float, seen: Counter[int], spent: list[float]) -> None:
+    """Read a job again and again, conditionally, until time is up."""
+    etag = ""
+    while time.monotonic() < until:
+        asked = time.monotonic()
+        answer = await http.get(f"/v1/jobs/{job_id}", headers={"If-None-Match": etag} if etag else {})
+        spent.append(time.monotonic() - asked)
+        etag = answer.headers.get("ETag", "")
+        seen[answer.status_code] += 1
+        await asyncio.sleep(1)
+
+
+async def follow(http: httpx.AsyncClient, job_id: str, ends: list[str]) -> None:
+    """Follow a job's events to the end; keep the last one's kind."""
+    async with http.stream("GET", f"/v1/jobs/{job_id}/events") as stream:
+        kinds = [line.removeprefix("event: ") async for line in stream.aiter_lines() if line.startswith("event: ")]
+    ends.append(kinds[-1])
+
+
+def test_f28_a_thousand_pollers_and_200_streams_share_few_connections(api, record_property) -> None:
+    """Times are recorded, not asserted: they are the machine's. Connections are few, streams end, nothing fails."""
+    stack = api.stack
+    api.start(api_max_streams="300")
+    body, http = api.body(), api.http
+    created = [http.post("/v1/edits", json=body | {"prompt": {"target": f"{n}"}}).json()["id"] for n in range(20)]
+    seen, spent, ends, most = Counter(), [], [], [0]
+    over = threading.Event()
+
+    def watch_connections() -> None:
+        while not over.wait(0.2):
+            most[0] = max(most[0], len(stack.records.redis.client_list()))
+
+    async def crowd() -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        url = str(http.base_url)
+        async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as many:
+            streams = [asyncio.create_task(follow(many, created[n % 20], ends)) for n in range(200)]
+            until = time.monotonic() + 15
+            await asyncio.gather(*(poll(many, created[n % 20], until, seen, spent) for n in range(1000)))
+            for job_id in created:
+                await asyncio.to_thread(stack.records.cancel, job_id, "local")
+            await asyncio.gather(*streams)
+
+    before = len(stack.records.redis.client_list())
+    thread = threading.Thread(target=watch_connections)
+    thread.start()
+    try:
+        asyncio.run(crowd())
+    finally:
+        over.set()
+        thread.join()
+    record_property("p99_ms", round(1000 * statistics.quantiles(spent, n=100)[98], 1))
+    record_property("requests", len(spent))
+    assert set(seen) <= {200, 304} and seen[304] > seen[200] >= 1000
+    assert Counter(ends) == {"end": 200}
+    assert most[0] - before <= 4  # one API process, and what was there before
+
+
+def test_f27_a_job_that_may_not_start_so_late_never_does(stack) -> None:
+    stack.scheduler()
+    job = stack.submit(deadline={"start_within": 1})
+    expired = stack.wait(job, "expired")
+    assert (expired.error.code, expired.attempts, expired.usage.wall_seconds) == ("deadline_start", (), 0)
+    stack.worker("a")
+    stack.wait(stack.submit(video=b"next"), "succeeded")
+    assert stack.job(job).version == expired.version and stack.records.counters()["claims"] == 1
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed"])
+def test_f15_a_damaged_artifact_is_made_again(make_stack, valkey, damage: str) -> None:
+    first = make_stack()
+    first.worker("a")
+    use = {"inversion": "use"}
+    first.wait(first.submit(cache=use), "succeeded")
+    for info in list(first.store.list("cas/")):
+        if info.key.endswith(".safetensors"):
+            data = bytearray(first.store.get_bytes(info.key))
+            data[-1] ^= 1
+            first.store.put_bytes(info.key, bytes(data[:-9] if damage == "truncated" else data))
+    second = make_stack(store=first.settings.store_url)  # a worker with a disk of its own
+    second.worker("b")
+    first.stop()
+    again = second.wait(second.submit(cache=use), "succeeded")
+    assert {stage.cache for stage in again.progress.stages if stage.cache} == {"miss"}
+    assert second.records.counters()["cache_corrupt"] == 2
+    third = second.wait(second.submit(cache=use), "succeeded")
+    assert {stage.cache for stage in third.progress.stages if stage.cache} == {"hit"}
+
+
+def test_f16_two_workers_that_make_the_same_artifact_leave_one(stack) -> None:
+    """`refresh` looks for nothing, so both make it at the same time; both jobs succeed."""
+    for name in ("a", "b"):
+        stack.worker(name)
+        stack.wait_worker(name)
+    params = {"steps": 5, "step_seconds": 0.1}
+    jobs = [stack.submit(cache={"inversion": mode}, params=params) for mode in ("refresh", "refresh")]
+    assert {len(stack.outputs_in_store(stack.wait(job, "succeeded"))) for job in jobs} == {1}
+    kept = [info.key for info in stack.store.list("cas/")]
+    assert len(kept) == len(set(kept)) == 4
+    found = stack.wait(stack.submit(cache={"inversion": "use"}), "succeeded")
+    assert {stage.cache for stage in found.progress.stages if stage.cache} == {"hit"}
