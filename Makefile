@@ -22,8 +22,8 @@ up: .venv/.done ## start the whole service on this machine and stay (Ctrl-C stop
 test: .venv/.done ## the test suite
 	$(BIN)/python -m pytest
 
-test-faults: .venv/.done ## kill, freeze and restart real processes
-	$(BIN)/python -m pytest -m faults
+test-faults: .venv/.done ## the lists of faults and attacks: kill, freeze and restart real processes, attack the service
+	$(BIN)/python -m pytest -m 'faults or catalogued'
 
 test-studio: .venv/.done ## the page in a real browser (needs Node; on Debian it installs Chromium)
 	command -v chromium >/dev/null || (apt-get update && apt-get install -y --no-install-recommends chromium fonts-dejavu-core)

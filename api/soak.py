@@ -28,7 +28,7 @@ from api.terminal import tell
 CLIP = Path(__file__).with_name("sample.mp4")
 ENGINE = {"engine": "workers.echo:edit", "lease_seconds": "5", "log_level": "WARNING"}
 COPIED = ("prepare", "fit", "invert", "edit", "decode")
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.5
 CHANCE = random.SystemRandom()
 STEPS = 10
 

@@ -1,6 +1,7 @@
 """Real servers for tests: a Valkey and an S3 (moto) of our own, each a process on a free port of the loopback."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -18,8 +19,17 @@ from jobs.records import Records
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 
+CATALOGUED = re.compile(r"test_[fs]\d\d_")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the fault and security lists carry their ids in their names; the mark lets one command run them all."""
+    for item in items:
+        if CATALOGUED.match(item.name):
+            item.add_marker("catalogued")
 
 
 def free_port() -> int:

@@ -81,8 +81,8 @@ def test_a_dead_redis_is_told_at_once_and_leaves_nothing(house: House, settings:
     assert house.manifests() == []
 
 
-def test_a_full_redis_is_told_and_leaves_no_partial_record(house: House) -> None:
-    """F10: `noeviction` and no memory left."""
+def test_f10_a_full_redis_is_told_and_leaves_no_partial_record(house: House) -> None:
+    """`noeviction` and no memory left."""
     redis = house.records.redis
     house.submit()
     before = sorted(redis.keys())

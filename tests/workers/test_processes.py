@@ -7,8 +7,8 @@ import psutil
 USE = {"inversion": "use"}
 
 
-def test_a_killed_child_costs_one_attempt_and_no_finished_stage(stack) -> None:
-    """F01: the replacement takes `prepare` and `invert` from the cache and commits the only output."""
+def test_f01_a_killed_child_costs_one_attempt_and_no_finished_stage(stack) -> None:
+    """The replacement takes `prepare` and `invert` from the cache and commits the only output."""
     worker = stack.worker("a")
     stack.scheduler()
     job = stack.submit(cache=USE, prompt={"target": "!"}, params={"steps": 20, "step_seconds": 0.15})
@@ -23,8 +23,8 @@ def test_a_killed_child_costs_one_attempt_and_no_finished_stage(stack) -> None:
     assert stack.records.counters()["lease_expired"] == 1
 
 
-def test_a_frozen_worker_is_fenced(stack) -> None:
-    """F04: the second worker commits; the thawed one drops its work and its files."""
+def test_f04_a_frozen_worker_is_fenced(stack) -> None:
+    """The second worker commits; the thawed one drops its work and its files."""
     first = stack.worker("a")
     stack.scheduler()
     job = stack.submit(params={"steps": 15, "step_seconds": 0.15})
