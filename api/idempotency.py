@@ -5,6 +5,7 @@ request may succeed later. Routes that make something durable note the key there
 even a crash between the deed and the keeping of its answer lets a repeat do it twice.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Iterable
@@ -24,8 +25,9 @@ REPLAYED = "Idempotency-Replayed"
 DESCRIPTION = "Any unique text. The same key with the same request is answered with the first answer, for 24 h."
 PATTERN = r"^[\x21-\x7e]+$"
 LONGEST = 255
-HOLD_SECONDS = 120.0
-"""How long a first request may take beyond what it may wait; after that it counts as lost."""
+HOLD_SECONDS = 15.0
+"""A first request says that it still runs; after so long without a word it counts as lost with its process."""
+RENEW_SECONDS = 5.0
 KEPT_HEADERS = ("content-type", "location", "etag", "link", "retry-after", "preference-applied")
 STREAMED = ("/v1/uploads",)
 """Bodies that are not read twice: their length and name stand for them; the content is addressed by its digest."""
@@ -70,26 +72,35 @@ async def answer_once(request: Request, handler: Callable[[Request], Awaitable[R
     key = request.headers.get("idempotency-key")
     if request.method != "POST" or key is None:
         return await handler(request)
-    held, answers = services(request), Answers(services(request).records)
+    answers = Answers(services(request).records)
     access = await run_in_threadpool(admitted, request)
     tenant, once = access.tenant, Idempotency(checked(key), await fingerprint(request, access.scopes))
-    hold = held.api.max_wait_seconds + HOLD_SECONDS
     try:
-        begun = await run_in_threadpool(answers.begin, tenant, once, hold)
+        begun = await run_in_threadpool(answers.begin, tenant, once, HOLD_SECONDS)
     except InProgress:
         raise Problem("idempotency_in_progress") from None
     if isinstance(begun, Answer):
         return Response(begun.body, begun.status, dict(begun.headers) | {REPLAYED: "true"})
     kept: Any = None
+    renewal = asyncio.create_task(renew(answers, tenant, once, begun))
     try:
         response = await handler(request)
         kept = answer_of(response)
     finally:
+        renewal.cancel()
         if kept is None:
             await run_in_threadpool(answers.drop, tenant, once, begun)
     with suppress(QueueUnavailable):  # what was asked for is done; a repeat hears `in progress` until the hold ends
         await run_in_threadpool(answers.keep, tenant, once, begun, kept) if kept else None
     return response
+
+
+async def renew(answers: Answers, tenant: str, once: Idempotency, token: str) -> None:
+    """Keep the hold on a key for as long as this task lives."""
+    while True:
+        await asyncio.sleep(RENEW_SECONDS)
+        with suppress(QueueUnavailable):
+            await run_in_threadpool(answers.hold, tenant, once, token, HOLD_SECONDS)
 
 
 def answer_of(response: Response) -> Answer | None:

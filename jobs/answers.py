@@ -43,6 +43,10 @@ class Answers:
         _, status, headers, body = answer
         return Answer(int(status), tuple((name, value) for name, value in json.loads(headers)), body)
 
+    def hold(self, tenant: str, once: Idempotency, token: str, seconds: float) -> None:
+        """Say that the request is still being answered."""
+        self._run("hold", tenant, once, token, seconds)
+
     def keep(self, tenant: str, once: Idempotency, token: str, answer: Answer) -> None:
         """Keep the answer for as long as the settings say."""
         life = self._records.settings.idempotency_ttl_seconds

@@ -1,5 +1,5 @@
--- begin | keep | drop, tenant, idempotency key, request hash, token, ms, then for keep: status, headers (json), body
--- begin answers: go | reuse | busy | done, status, headers, body. keep and drop do nothing for another's token.
+-- begin | hold | keep | drop, tenant, idempotency key, request hash, token, ms, then for keep: status, headers (json), body
+-- begin answers: go | reuse | busy | done, status, headers, body. hold, keep and drop do nothing for another's token.
 local what, tenant, idem, hash, token, life, status, headers, body = unpack(ARGV)
 local key = P .. 'answer:' .. tenant .. ':' .. idem
 local known, holder, before = unpack(redis.call('HMGET', key, 'hash', 'token', 'status'))
@@ -22,6 +22,8 @@ if holder ~= token then
 end
 if what == 'keep' then
   redis.call('HSET', key, 'status', status, 'headers', headers, 'body', body)
+  redis.call('PEXPIRE', key, life)
+elseif what == 'hold' then
   redis.call('PEXPIRE', key, life)
 else
   redis.call('DEL', key)

@@ -140,7 +140,7 @@ def test_two_secrets_sign_while_one_is_rotated(post: Post, receive) -> None:
 
 
 @pytest.mark.parametrize("answer", [500, 404, (302, {"Location": "http://127.0.0.1:1/"}), lambda _: time.sleep(2)])
-def test_what_is_not_2xx_in_time_is_tried_again_with_the_same_message(post: Post, receive, answer) -> None:
+def test_f23_what_is_not_2xx_in_time_is_tried_again_with_the_same_message(post: Post, receive, answer) -> None:
     receiver = receive(answer, 200)
     endpoint, _ = post.endpoint(receiver.url)
     post.job()
@@ -151,7 +151,7 @@ def test_what_is_not_2xx_in_time_is_tried_again_with_the_same_message(post: Post
     assert receiver.seen[0][2] == receiver.seen[1][2]
 
 
-def test_the_schedule_ends_and_a_replay_begins_it_anew(post: Post, receive) -> None:
+def test_f23_the_schedule_ends_and_a_replay_begins_it_anew(post: Post, receive) -> None:
     receiver = receive(500, 500, 500, 200)
     endpoint, _ = post.endpoint(receiver.url)
     post.job()
@@ -163,7 +163,7 @@ def test_the_schedule_ends_and_a_replay_begins_it_anew(post: Post, receive) -> N
     assert post.records.counters()["webhooks_failed"] == 1
 
 
-def test_410_ends_the_endpoint(post: Post, receive) -> None:
+def test_f23_410_ends_the_endpoint(post: Post, receive) -> None:
     receiver = receive(410)
     endpoint, _ = post.endpoint(receiver.url)
     post.job(1)
@@ -180,7 +180,7 @@ def test_410_ends_the_endpoint(post: Post, receive) -> None:
 
 
 @pytest.mark.parametrize(("status", "waits"), [(429, True), (503, True), (500, False)])
-def test_retry_after_is_honoured(post: Post, receive, status, waits) -> None:
+def test_f23_retry_after_is_honoured(post: Post, receive, status, waits) -> None:
     receiver = receive((status, {"Retry-After": "3600"}))
     endpoint, _ = post.endpoint(receiver.url)
     post.job()
