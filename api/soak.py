@@ -124,16 +124,16 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 def cpu_seconds(stack: Stack) -> dict[str, float]:
     """Processor time that the processes of each role have used so far, their children included."""
-    found: dict[str, float] = {}
+    groups = (
+        {child.pid: child.name.partition("-")[0] for child in stack.supervisor.children} if stack.supervisor else {}
+    )
+    found = dict.fromkeys(groups.values(), 0.0)
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
-            for child in stack.supervisor.children if stack.supervisor else ():
-                if int(fields[2]) == child.pid:  # the process group
-                    role = child.name.partition("-")[0]
-                    ticks = int(fields[11]) + int(fields[12])
-                    found[role] = found.get(role, 0.0) + ticks / os.sysconf("SC_CLK_TCK")
-    return found
+            group, ticks = int(fields[2]), int(fields[11]) + int(fields[12])
+            found[groups.get(group, "")] = found.get(groups.get(group, ""), 0.0) + ticks / os.sysconf("SC_CLK_TCK")
+    return {role: seconds for role, seconds in found.items() if role}
 
 
 def overhead(stack: Stack, count: int) -> dict[str, float]:
