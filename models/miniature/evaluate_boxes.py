@@ -7,7 +7,7 @@ from torch import Tensor
 from models.backbones import sd
 from models.conditions import grounding
 from models.guidance import cfg
-from models.miniature import boxes, finder, judge, sheet
+from models.miniature import boxes, finder, judge, loop, sheet
 from models.miniature.evaluate_sizes import Measured, Sizes
 from models.miniature.recognisers import HEADS
 from models.miniature.sampling import branches
@@ -32,7 +32,8 @@ def in_boxes(_: sd.Backbone, sizes: Sizes) -> Measured:
     figures: dict[str, float] = {}
     cells: list[sheet.Cell] = []
     for name, where in (("boxes", objects(backbone, given, phrases)), ("boxes.ungrounded", None)):
-        frames = sampled(backbone, noise, texts, where, steps)
+        with loop.autocast():
+            frames = sampled(backbone, noise, texts, where, steps).float()
         found = finder.boxes(frames)
         overlaps = [boxes.overlap(box, right) if box else 0.0 for box, right in zip(found, given, strict=True)]
         figures[f"{name}.iou"] = sum(overlaps) / count

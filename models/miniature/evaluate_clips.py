@@ -8,7 +8,7 @@ from models.backbones import sd
 from models.conditions import optical_flow
 from models.metrics import clip as clip_metrics
 from models.metrics import warp
-from models.miniature import clip, finder, judge, sheet, world
+from models.miniature import clip, finder, judge, loop, sheet, world
 from models.miniature.evaluate_sizes import Measured, Sizes
 from models.miniature.recognisers import HEADS, frames_of
 from models.miniature.sampling import generate
@@ -31,11 +31,12 @@ def text_to_video(images: sd.Backbone, sizes: Sizes) -> Measured:
     side = backbone.native_size // backbone.vae_factor
     shape = (count, backbone.latent_channels, FRAMES, side, side)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(FIRST_SEED))
-    made = {
-        "t2v": generate(backbone, noise, texts, GUIDANCE, steps).unflatten(0, (count, FRAMES)),
-        "images": generate(images, noise, texts, GUIDANCE, steps).unflatten(0, (count, FRAMES)),
-        "world": torch.stack([frames_of(world.render_frames(scene, FRAMES)) for scene in scenes]),
-    }
+    with loop.autocast():
+        made = {
+            "t2v": generate(backbone, noise, texts, GUIDANCE, steps).float().unflatten(0, (count, FRAMES)),
+            "images": generate(images, noise, texts, GUIDANCE, steps).float().unflatten(0, (count, FRAMES)),
+        }
+    made["world"] = torch.stack([frames_of(world.render_frames(scene, FRAMES)) for scene in scenes])
     figures = {f"{name}.{key}": value for name, clips in made.items() for key, value in steadiness(clips).items()}
     figures |= {f"t2v.{head}": value for head, value in seen(made["t2v"], scenes).items()}
     return figures, _cells(made, scenes)

@@ -20,8 +20,8 @@ class Sizes:
     recogniser_renders: int = 1920
     pipeline: int = 16
     linear_fit: int = 1000
-    clips: int = 12
-    boxed: int = 96
+    clips: int = 6
+    boxed: int = 40
     motions: int = 4
     sampling_steps: int = 25
     inversion_steps: int = 50

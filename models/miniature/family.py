@@ -34,6 +34,7 @@ INDEX = {
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["models.backbones.miniature_vae", "MiniatureVAE"],
     "_denoisers": {
+        "grounded": ["unet_grounded", "UNet2DConditionModel"],
         "t2v": ["unet_t2v", "MiniatureUNet3D"],
     },
 }

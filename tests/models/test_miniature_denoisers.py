@@ -10,6 +10,7 @@ from models import engine
 from models.backbones import sd, unet3d
 from models.bench import inputs
 from models.bench.cases import cases
+from models.conditions import grounding
 from models.methods.ground_a_video import GroundAVideo
 from models.miniature import boxes, evaluate_motion, finder, train_finder, world
 from models.miniature.recognisers import frames_of
@@ -34,9 +35,12 @@ def noise_error(backbone, latents, text, t, unet=None):
 
 
 def test_one_name_serves_every_family(images):
-    clips = sd.load("miniature", family=engine.find("motion_director").backbone.family)
-    assert type(clips) is unet3d.Backbone3D and type(images) is sd.Backbone
-    assert clips.checkpoint == images.checkpoint == "miniature"
+    loaded = {engine.find(name).backbone.family for name in engine.method_ids()}
+    assert loaded == {"sd", "t2v", "grounded"}
+    clips, grounded = (sd.load("miniature", family=family) for family in ("t2v", "grounded"))
+    assert type(clips) is unet3d.Backbone3D and grounding.is_grounded(grounded.unet)
+    assert not grounding.is_grounded(images.unet)
+    assert clips.checkpoint == grounded.checkpoint == images.checkpoint == "miniature"
     assert sd.load(sd.MINIATURE_T2V).digest == clips.digest != images.digest
 
 
@@ -48,6 +52,23 @@ def test_frames_of_a_clip_help_each_other(images):
         latents = clips.encode_frames(frames_of(world.render_frames(scene)))
         together, alone = (noise_error(each, latents, caption(scene), 500) for each in (clips, images))
         assert together < 0.95 * alone
+
+
+def test_the_box_tells_the_grounded_denoiser_where_the_subject_is():
+    """At a noise level where places are decided, the right box explains the picture better than a wrong one."""
+    backbone = sd.load(sd.MINIATURE_GROUNDED)
+    pictures, scenes, given = boxes.pictures_anywhere(range(HELD_OUT, HELD_OUT + 6))
+    better = []
+    for picture, scene, box in zip(frames_of(pictures), scenes, given, strict=True):
+        latents, words = backbone.encode_frames(picture[None]), f"a {scene.colour} {scene.subject}"
+        wrong = tuple(1 - side for side in (box[2], box[3], box[0], box[1]))  # on the other side of the picture
+        errors = []
+        for place in (box, wrong):
+            where = grounding.objects(backbone, torch.tensor([[place]]), [words])
+            network = grounding.Grounded(backbone.unet, where, None)
+            errors.append(noise_error(backbone, latents, caption(scene, 1), 700, network))
+        better.append(errors[0] < errors[1])
+    assert sum(better) >= 5
 
 
 def test_the_shipped_finder_finds_subjects_anywhere():
