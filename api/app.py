@@ -25,6 +25,7 @@ from api.routes import (
     methods,
     studio,
     uploads,
+    usage,
     webhooks,
 )
 from api.settings import ApiSettings
@@ -36,11 +37,26 @@ from jobs.records import Records
 from jobs.settings import Settings
 from jobs.store import open_store
 
-ROUTERS = (methods, uploads, assets, edits, estimates, batches, jobs, details, events, errors, health, studio, webhooks)
+ROUTERS = (
+    methods,
+    uploads,
+    assets,
+    edits,
+    estimates,
+    batches,
+    jobs,
+    details,
+    events,
+    errors,
+    health,
+    studio,
+    usage,
+    webhooks,
+)
 CORS: dict[str, Any] = {
     "allow_methods": ["GET", "POST", "DELETE"],
     "allow_headers": ["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Prefer", "Refilm-Filename"],
-    "expose_headers": ["ETag", "Location", "Retry-After", "X-Request-Id", "Idempotency-Replayed", "Link"],
+    "expose_headers": ["ETag", "Location", "Retry-After", "X-Request-Id", "Idempotency-Replayed", "Link", "RateLimit"],
     "allow_credentials": False,
     "max_age": 600,
 }

@@ -23,6 +23,7 @@ from api.client import (
     worth_repeating,
 )
 from api.estimate_views import EstimateView
+from api.usage_views import UsageView
 from api.views import AssetView, JobPage, JobView, LogPage, MethodList, MethodView
 from jobs.assets import digest_of
 
@@ -134,6 +135,10 @@ class AsyncClient:
     async def delete(self, job_id: str) -> None:
         """Delete an ended job and its outputs."""
         await self.send(calls.delete(job_id))
+
+    async def usage(self) -> UsageView:
+        """What the caller uses, and what it may."""
+        return await self.send(calls.usage())
 
     async def methods(self) -> MethodList:
         """Every method."""

@@ -18,6 +18,7 @@ from jobs.batch import MOST_JOBS, BatchMatrix, Lines, Plan
 from jobs.batch_manifest import BatchManifest
 from jobs.batch_records import Batch, Batches
 from jobs.manifest import InputFile
+from jobs.quotas import admit_jobs
 from jobs.records import Idempotency
 from jobs.request import JobRequest
 from jobs.schema import Asset
@@ -162,6 +163,7 @@ def accept(order: Order, held: Services, tenant: str, once: Idempotency | None) 
     earlier = batches.earlier(tenant, once.key, once.request_hash) if once else None
     if earlier is not None:
         return batches.get(earlier, tenant), True
+    admit_jobs(held.records, tenant, order.plan.total)
     matrix, inputs = order.matrix, check(order, held, tenant)
     check_webhook(matrix.webhook if matrix else None, held, tenant)
     accepted = BatchManifest(

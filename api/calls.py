@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import httpx
 
 from api.estimate_views import EstimateView
+from api.usage_views import UsageView
 from api.views import AssetView, JobPage, JobView, LogPage, MethodList, MethodView, UploadView
 
 T = TypeVar("T")
@@ -128,6 +129,11 @@ def complete(upload: UploadView) -> Call[AssetView]:
 def estimate(body: Mapping[str, Any]) -> Call[EstimateView]:
     """POST /v1/estimates, with the body of an edit."""
     return Call("POST", "/v1/estimates", lambda response: EstimateView.model_validate(response.json()), body=body)
+
+
+def usage() -> Call[UsageView]:
+    """GET /v1/usage."""
+    return Call("GET", "/v1/usage", lambda response: UsageView.model_validate(response.json()))
 
 
 def methods() -> Call[MethodList]:

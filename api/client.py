@@ -21,6 +21,7 @@ import httpx
 from api import calls, transfer
 from api.batch_client import Batches
 from api.estimate_views import EstimateView
+from api.usage_views import UsageView
 from api.views import AssetView, JobPage, JobView, LogPage, MethodList, MethodView, UploadView
 from jobs.assets import digest_of
 
@@ -192,6 +193,10 @@ class Client:
     def delete(self, job_id: str) -> None:
         """Delete an ended job and its outputs."""
         self.send(calls.delete(job_id))
+
+    def usage(self) -> UsageView:
+        """What the caller uses, and what it may."""
+        return self.send(calls.usage())
 
     def methods(self) -> MethodList:
         """Every method."""

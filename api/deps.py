@@ -41,8 +41,10 @@ def services(request: Request) -> Services:
 
 def admitted(request: Request) -> Access:
     """Who calls and what it may. Raises `unauthorized`."""
-    held = services(request)
-    return auth.access(request, held.api, held.keys)
+    held, known = services(request), getattr(request.state, "access", None)
+    if not isinstance(known, Access):  # looked up once for a request
+        request.state.access = known = auth.access(request, held.api, held.keys)
+    return known
 
 
 def tenant(request: Request, found: Annotated[Access, Depends(admitted)]) -> str:

@@ -17,6 +17,7 @@ from api.errors import BY_STATUS, Problem, respond
 from jobs.connection import QueueUnavailable
 from jobs.listing import BadCursor
 from jobs.media import MediaRefused
+from jobs.quotas import QuotaExceeded
 from jobs.records import IdempotencyReuse, NotFound, QueueFull, StateConflict
 from jobs.store import ObjectMissing, StoreUnavailable
 from jobs.submission import MissingAsset
@@ -28,6 +29,7 @@ KNOWN = (
     StateConflict,
     IdempotencyReuse,
     QueueFull,
+    QuotaExceeded,
     MissingAsset,
     BadCursor,
     MediaRefused,
@@ -97,6 +99,9 @@ def problem_of(exc: Exception) -> Problem:
             return Problem("state_conflict", f"the job is {exc.state}")
         case IdempotencyReuse():
             return Problem("idempotency_key_reuse")
+        case QuotaExceeded():
+            code = "concurrency_exceeded" if exc.name == "jobs" else "quota_exceeded"
+            return Problem(code, str(exc), retry_after=exc.retry_after)
         case QueueFull():
             return Problem("queue_full", f"{exc.ahead} jobs are ahead")
         case MissingAsset():

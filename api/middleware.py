@@ -50,7 +50,7 @@ class RequestContext:
             started = True
             if message["type"] == "http.response.start":
                 out = MutableHeaders(scope=message)
-                for name, value in (SECURITY_HEADERS | echoed).items():
+                for name, value in (SECURITY_HEADERS | echoed | state.get("headers", {})).items():
                     if value:
                         out.setdefault(name, value)
                 out.setdefault("Cache-Control", "no-store")

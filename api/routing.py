@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from api.idempotency import answer_once
+from api.rates import count
 
 
 def _refuse_constant(name: str) -> Any:
@@ -47,15 +48,16 @@ class StrictRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
+            await count(request)
             return await answer_once(StrictRequest(request.scope, request.receive), handler)
 
         return strict
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documented refusals of a route, for its `responses`; 401, 403, 422 and 503 are everywhere."""
+    """The documented refusals of a route, for its `responses`; 401, 403, 422, 429 and 503 are everywhere."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemView"}}}
-    every = sorted({401, 403, 422, 503, *statuses})
+    every = sorted({401, 403, 422, 429, 503, *statuses})
     return {status: {"description": "Problem", "content": content} for status in every}
 
 

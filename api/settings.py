@@ -30,6 +30,16 @@ class ApiSettings(BaseSettings):
     max_streams: int = Field(default=64, gt=0)
     """Event streams and held polls of one tenant on one process."""
 
+    reads_per_minute: int | None = Field(default=None, ge=0)
+    """Requests that only look, of one tenant; 0 = any number, left out 6,000, or any number on an open server."""
+    writes_per_minute: int | None = Field(default=None, ge=0)
+    """All other requests; left out 600, or any number on an open server."""
+
+    def rate(self, bucket: str) -> int:
+        """Requests allowed in a minute; 0 = any number."""
+        chosen, usual = (self.reads_per_minute, 6000) if bucket == "reads" else (self.writes_per_minute, 600)
+        return chosen if chosen is not None else 0 if self.open else usual
+
     @field_validator("keys", "cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

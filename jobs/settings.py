@@ -58,6 +58,12 @@ class Settings(BaseSettings):
     # whose turn it is
     tenant_jobs: int = Field(default=0, ge=0)
     """Jobs of one tenant that run at the same time; 0 = no limit. `jobs.caps` sets it for single tenants."""
+    quota_jobs: int = Field(default=0, ge=0)
+    """Jobs of one tenant that wait or run; more are refused. 0 = no limit. `jobs.quotas` sets it for single tenants."""
+    quota_gpu_seconds: float = Field(default=0.0, ge=0)
+    """Device seconds a day of one tenant; then jobs are refused until midnight UTC. 0 = no limit."""
+    quota_bytes: int = Field(default=0, ge=0)
+    """Bytes of one tenant's uploads and results; then uploads are refused. 0 = no limit."""
     look_ahead: int = Field(default=8, ge=1)
     """Among so many next jobs a worker may prefer one whose weights it holds."""
     most_passed: int = Field(default=4, ge=0)

@@ -7,6 +7,7 @@ from jobs.assets import Assets
 from jobs.connection import QueueUnavailable
 from jobs.manifest import InputFile, Manifest
 from jobs.queue import Bell
+from jobs.quotas import admit_jobs
 from jobs.records import Created, Idempotency, QueueFull, Records, StateConflict
 from jobs.request import JobRequest
 from jobs.schema import Asset, Job
@@ -46,6 +47,7 @@ def submit(
     earlier = records.replay(tenant, idempotency) if idempotency else None
     if earlier is not None:
         return Created(earlier, replayed=True)
+    admit_jobs(records, tenant)
     inputs, came = input_files(Assets(store), tenant, request), origin.current()
     accepted = Manifest(
         id=ids.new(ids.JOB),

@@ -18,6 +18,7 @@ from api.uploading import completed, keep
 from api.views import AssetView, PartView, UploadView
 from jobs import layout
 from jobs.media import TYPES, clean_name
+from jobs.quotas import admit_bytes
 from jobs.uploads import Uploads
 
 ROUTER = router("assets")
@@ -79,6 +80,7 @@ def begin(held: Services, tenant: str, wanted: UploadRequest) -> UploadView:
         raise Problem("upload_too_large", f"at most {most} bytes are accepted")
     if wanted.media_type not in TYPES:
         raise Problem("unsupported_media", f"{wanted.media_type!r} is not one of {', '.join(TYPES)}")
+    admit_bytes(held.records, held.store, tenant, wanted.size_bytes)
     upload, ticket, token = Uploads(held.store, held.settings).begin(
         tenant,
         name=clean_name(wanted.name),
@@ -113,6 +115,8 @@ async def upload(request: Request, held: Held, tenant: Caller, response: Respons
 
     The same content again is the same asset. A file is checked before it becomes an asset, whichever way it came.
     """
+    more = int(request.headers.get("content-length") or 0)
+    await run_in_threadpool(admit_bytes, held.records, held.store, tenant, more)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
         begun = await run_in_threadpool(begin, held, tenant, await announced(request))
         response.headers["Location"] = begun.urls["complete"]

@@ -27,6 +27,12 @@ end
 for name, value in pairs(values) do
   redis.call('HSET', job_key(id), name, value)
 end
+local used = values.usage and cjson.decode(values.usage).gpu_seconds or 0
+if used > 0 then
+  local spent = P .. 'spent:' .. get(id, 'tenant') .. ':' .. math.floor(now() / 86400000)
+  redis.call('HINCRBY', spent, 'gpu_ms', math.floor(used * 1000))
+  redis.call('PEXPIRE', spent, 172800000)
+end
 redis.call('HSET', job_key(id), 'committed', fence)
 end_attempt(id, to == 'failed' and how or to)
 move(id, to)
