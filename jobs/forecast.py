@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from jobs import catalogue
 from jobs.history import Sample
 from jobs.workload import CACHED, ORDER, Workload, fingerprints, workload
 
@@ -48,7 +49,8 @@ def expect(records: "Records", manifest: "Manifest") -> Forecast:
     """Return what is expected of an accepted request. Raises QueueUnavailable."""
     request, history = manifest.request, records.history
     model = request.model or records.settings.checkpoint
-    if "video" not in manifest.inputs:  # it is fetched later, and nothing is known of it
+    # a clip that is fetched later, or a method of another version of the service: nothing is known
+    if "video" not in manifest.inputs or request.method not in catalogue.load().methods:
         return Forecast()
     work = workload(request, manifest.inputs["video"].clip)
     digests = {name: given.sha256 for name, given in manifest.inputs.items()}
