@@ -9,12 +9,14 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
 
 from api import handlers, openapi
+from api.compat import PREFIX
 from api.deps import Services
 from api.middleware import BodyLimit, RequestContext
 from api.present import Advice
 from api.routes import (
     assets,
     batches,
+    compat,
     details,
     edits,
     errors,
@@ -38,18 +40,19 @@ from jobs.settings import Settings
 from jobs.store import open_store
 
 ROUTERS = (
-    methods,
-    uploads,
     assets,
-    edits,
-    estimates,
     batches,
-    jobs,
+    compat,
     details,
-    events,
+    edits,
     errors,
+    estimates,
+    events,
     health,
+    jobs,
+    methods,
     studio,
+    uploads,
     usage,
     webhooks,
 )
@@ -61,6 +64,7 @@ CORS: dict[str, Any] = {
     "max_age": 600,
 }
 """For pages of the origins that the settings name, which bring a key of their own; cookies play no part."""
+MOST_FORM_BYTES = 512 << 20  # what is taken in as a form that is held, not streamed
 FORM_BYTES = 1 << 16  # what a multipart form may add around its file
 
 
@@ -107,7 +111,12 @@ def create_app(settings: Settings | None = None, api: ApiSettings | None = None)
     handlers.install(app)
     openapi.install(app)
     upload = settings.max_upload_bytes + FORM_BYTES
-    larger = {"/v1/uploads": upload, "/v1/uploads/": upload, "/v1/batches": api.max_batch_bytes}
+    larger = {
+        PREFIX: min(upload, MOST_FORM_BYTES),
+        "/v1/uploads": upload,
+        "/v1/uploads/": upload,
+        "/v1/batches": api.max_batch_bytes,
+    }
     app.add_middleware(BodyLimit, max_bytes=api.max_body_bytes, paths=larger)
     app.add_middleware(RequestContext)
     if api.cors_origins:

@@ -22,6 +22,8 @@ class ApiSettings(BaseSettings):
     what the key may do. The keys themselves are stored nowhere; `refilm keys` makes more."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may call the API with a key, comma-separated: `https://app.example`."""
+    openai_method: str = "tokenflow"
+    """What edits videos that come by the OpenAI-compatible routes and name no model."""
     max_body_bytes: int = Field(default=2 * MIB, gt=0)
     max_batch_bytes: int = Field(default=32 * MIB, gt=0)
     batch_seconds: float = Field(default=2.0, ge=0)

@@ -179,3 +179,20 @@ def _decode(cursor: str) -> object:
         return json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError) as error:
         raise BadCursor(cursor) from error
+
+
+def oldest_or_newest(records: Records, tenant: str, *, after: str, limit: int, oldest: bool) -> tuple[list[Job], bool]:
+    """Return a tenant's jobs after a job's id, oldest or newest first, and whether more follow.
+
+    An id that is not there any more is where the list begins. Raises QueueUnavailable.
+    """
+    key, found = f"{records.prefix}jobs:{tenant}", list[Job]()
+    rank = records.ask("ZRANK" if oldest else "ZREVRANK", key, after) if after else None
+    start = 0 if rank is None else int(rank) + 1
+    while len(found) <= limit:
+        chunk = records.ask("ZRANGE" if oldest else "ZREVRANGE", key, start, start + limit)
+        found += [job for job in (records.find(job_id, tenant) for job_id in chunk) if job is not None]
+        start += len(chunk)
+        if len(chunk) <= limit:
+            break
+    return found[:limit], len(found) > limit

@@ -206,9 +206,9 @@ def local_delivery(settings: Settings, local_worker: HandWorker) -> Delivery:
 
 
 @contextmanager
-def serving(settings: Settings) -> Iterator[str]:
-    """The application behind a real socket, open to loopback; its URL."""
-    app = create_app(settings, ApiSettings(open=True, max_streams=2))
+def serving(settings: Settings, api: ApiSettings | None = None) -> Iterator[str]:
+    """The application behind a real socket, open to loopback unless its own settings say otherwise; its URL."""
+    app = create_app(settings, api or ApiSettings(open=True, max_streams=2))
     listener = socket.create_server(("127.0.0.1", 0))
     server = Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2), app)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
@@ -222,7 +222,7 @@ def serving(settings: Settings) -> Iterator[str]:
 
 
 @pytest.fixture
-def serve() -> Callable[[Settings], AbstractContextManager[str]]:
+def serve() -> Callable[..., AbstractContextManager[str]]:
     """Serve other settings."""
     return serving
 
