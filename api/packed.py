@@ -1,4 +1,4 @@
-"""Answers that never change while the process lives: compressed once, and sent so to whoever can read them."""
+"""Answers that seldom change: compressed once, and sent so to whoever can read them."""
 
 import gzip
 from collections.abc import Mapping

@@ -8,8 +8,10 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Path as PathParameter
+from fastapi import Request, Response
 from fastapi.responses import FileResponse
 
+from api import packed
 from api.deps import Held
 from api.errors import Problem
 from api.routing import router
@@ -20,6 +22,7 @@ API = Path(__file__).parents[1]
 DIST = API / "web" / "dist"
 SAMPLES = {"sample.mp4": "video/mp4", "sample.json": "application/json"}
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".webp": "image/webp"}
+TEXTS = (".js", ".css", ".svg")
 FOREVER = "public, max-age=31536000, immutable"
 ANY_S3 = "https://*.amazonaws.com"
 Name = Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -50,11 +53,13 @@ def index(held: Held) -> FileResponse:
 
 
 @ROUTER.get("/studio/{name}", include_in_schema=False)
-def asset(name: Name) -> FileResponse:
+def asset(name: Name, request: Request) -> Response:
     """One of the page's files, by a name that changes with its content; or the sample, which may be revalidated."""
     if name in SAMPLES:
         return FileResponse(API / name, headers={"Cache-Control": "no-cache"}, media_type=SAMPLES[name])
     path = DIST / "studio" / name
     if path.suffix not in TYPES or not path.is_file():
         raise Problem("not_found")
+    if path.suffix in TEXTS:
+        return packed.answer(request, path.read_bytes(), TYPES[path.suffix], {"Cache-Control": FOREVER})
     return FileResponse(path, headers={"Cache-Control": FOREVER}, media_type=TYPES[path.suffix])

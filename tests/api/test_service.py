@@ -75,6 +75,14 @@ def test_metrics_count(http, edit):
     assert "rf_jobs_created_total 1.0" in http.get("/metrics").text
 
 
+def test_methods_are_sent_compressed_to_whoever_reads_that(http):
+    packed = http.get("/v1/methods/tokenflow", headers={"Accept-Encoding": "gzip"})
+    plain = http.get("/v1/methods/tokenflow", headers={"Accept-Encoding": "identity"})
+    assert packed.headers["content-encoding"] == "gzip" and "content-encoding" not in plain.headers
+    assert packed.json() == plain.json()
+    assert 3 * int(packed.headers["content-length"]) < int(plain.headers["content-length"])
+
+
 def test_methods_carry_their_schemas(http, problem):
     rows = http.get("/v1/methods").json()["data"]
     assert rows

@@ -2,9 +2,15 @@
 
 import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import av
+import httpx
 import numpy as np
 import pytest
 from playwright import sync_api as playwright
@@ -12,6 +18,8 @@ from playwright import sync_api as playwright
 from api.client import Client
 from api.embedded import Stack
 
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 SETTINGS = {"checkpoint": "tiny", "lease_seconds": "3", "scheduler_interval_seconds": "0.3"}
 FLAGS = [
     "--disable-gpu",
@@ -21,13 +29,14 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-SECONDS = 60
+SECONDS = 240  # a bound on waiting, not a measure: machines differ
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.studio)
+            item.add_marker(pytest.mark.timeout(4 * SECONDS))
 
 
 @pytest.fixture(scope="session")
@@ -68,9 +77,50 @@ def browser(tmp_path_factory):
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def scribbling(tmp_path_factory):
+    """The address of a service whose people have added a method: one file, then the catalogue was made."""
+    house = tmp_path_factory.mktemp("house")
+    for room in ("api", "jobs", "workers", "models"):
+        shutil.copytree(ROOT / room, house / room, ignore=shutil.ignore_patterns("node_modules", "src", "__pycache__"))
+    shutil.copy(HERE / "scribble.py", house / "models" / "methods" / "scribble.py")
+    variables = os.environ | {"PYTHONPATH": str(house)} | {f"REFILM_{k.upper()}": v for k, v in SETTINGS.items()}
+    here = {"cwd": house, "env": variables}
+    subprocess.run([sys.executable, "-m", "models", "catalogue"], check=True, **here)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    up = [sys.executable, "-m", "api.cli", "up", "--port", str(port), "--data-dir", str(house / "data")]
+    with subprocess.Popen(up, **here) as service:
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: answers(url) or service.poll() is not None)
+        yield url
+        service.send_signal(signal.SIGINT)
+        service.wait(60)
+
+
+def answers(url):
+    try:
+        return httpx.get(f"{url}/healthz/ready").is_success
+    except httpx.TransportError:
+        return False
+
+
+def until(true):
+    end = time.monotonic() + SECONDS
+    while not true():
+        assert time.monotonic() < end, "the service did not start"
+        time.sleep(0.2)
+
+
 @pytest.fixture
-def page(browser, stack):
+def page(browser, request):
     """The page on a desktop; every request it makes stays on the service, and nothing is written to its console."""
+    url = (
+        request.getfixturevalue("scribbling")
+        if "scribbling" in request.fixturenames
+        else request.getfixturevalue("stack").url
+    )
     context = browser.new_context(viewport={"width": 1440, "height": 900}, accept_downloads=True)
     page = context.new_page()
     page.set_default_timeout(SECONDS * 1000)
@@ -78,11 +128,11 @@ def page(browser, stack):
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda line: complaints.append(line.text) if "Content Security Policy" in line.text else None)
-    page.goto(stack.url)
+    page.goto(url)
     yield page
     context.close()
     assert not complaints
-    assert [url for url in asked if not url.startswith((stack.url, f"blob:{stack.url}"))] == []
+    assert [url for url in asked if not url.startswith((url, f"blob:{url}"))] == []
 
 
 @pytest.fixture

@@ -11,9 +11,11 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -24,44 +26,33 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZES = {"": (1440, 900), "-phone": (390, 844)}
 THEMES = ("light", "dark")
 SOURCE = "a photo of a red fox in a meadow"
-EDITS = (
-    ("tokenflow", "a photo of a blue fox in a meadow"),
-    ("fatezero", "a photo of a blue fox in a meadow"),
-    ("frame_by_frame", "a photo of a blue fox in a meadow"),
-    ("tokenflow", "a watercolour of a red fox in a meadow"),
-)
-SHORT = {"num_inference_steps": 20, "num_inversion_steps": 20}
-DONE = {"library", "compare"}
-STEPS = {"tokenflow": SHORT, "frame_by_frame": SHORT, "fatezero": {"num_inference_steps": 20}}
+PROMPTS = ("a photo of a blue fox in a meadow", "a watercolour of a red fox in a meadow")
+METHODS = {
+    "tokenflow": {"num_inference_steps": 12, "num_inversion_steps": 12},
+    "medm": {"num_inference_steps": 12},
+    "frame_by_frame": {"num_inference_steps": 12, "num_inversion_steps": 12},
+}
+DONE = {"library", "job", "compare", "batch"}
 
 
-def note(asset: str, prompt: str) -> dict[str, object]:
-    studio = {"video": asset, "name": "sample.mp4", "start": 0, "target": prompt, "source": SOURCE, "params": {}}
-    return {"studio": studio}
-
-
-def edits(client: Client) -> list[str]:
-    """Make the edits that are not there yet; their ids, the first one first."""
-    asset = client.upload(ROOT / "api" / "sample.mp4").id
-    there = {
-        (job.method, job.metadata.get("studio", {}).get("target")): job.id
-        for job in client.jobs(state="succeeded").data
-    }
-    ids = []
-    for method, prompt in EDITS:
-        if (method, prompt) not in there:
-            order = {
-                "method": method,
-                "video": asset,
-                "prompt": prompt,
-                "source_prompt": SOURCE,
-                "params": STEPS[method],
-            }
-            there[method, prompt] = client.edit(**order, metadata=note(asset, prompt)).id
-        ids.append(there[method, prompt])
-    for job_id in ids:
-        list(client.watch(job_id))
-    return ids
+def batch(client: Client, http: httpx.Client) -> dict[str, Any]:
+    """Every prompt with every method, made unless the service has them already; the batch once it has ended."""
+    there = http.get("/v1/batches").json()["data"]
+    there = [known for known in there if known["state"] != "canceled"]
+    if there:
+        made = there[-1]
+    else:
+        asset = client.upload(ROOT / "api" / "sample.mp4").id
+        body = {
+            "videos": [{"video": {"asset": asset}, "source": SOURCE}],
+            "prompts": [{"target": prompt} for prompt in PROMPTS],
+            "methods": [{"method": method, "params": params} for method, params in METHODS.items()],
+            "metadata": {"studio_batch": {"names": ["sample.mp4"]}},
+        }
+        made = http.post("/v1/batches", json=body).json()
+    while made["state"] not in ("completed", "canceled"):
+        made = http.get(f"/v1/batches/{made['id']}", params={"wait": 20}).json()
+    return made
 
 
 def new(page: Page) -> None:
@@ -79,32 +70,49 @@ def boxes(page: Page) -> None:
     page.wait_for_timeout(500)
 
 
-def library(page: Page) -> None:
-    page.goto(page.url.partition("#")[0] + "#/jobs")
-    page.locator(".job-card video").first.wait_for()
+def at(page: Page, place: str, shown: str) -> None:
+    page.goto(page.url.partition("#")[0] + place)
+    page.locator(shown).first.wait_for()
     page.wait_for_timeout(1500)
 
 
-def compare(page: Page, job: str) -> None:
-    page.goto(page.url.partition("#")[0] + f"#/jobs/{job}")
-    page.locator(".player").wait_for()
+def new_batch(page: Page) -> None:
+    at(page, "#/batch", ".pick")
+    page.get_by_role("button", name="Add the sample").click()
+    page.locator(".batch-clips video").wait_for()
+    for method in METHODS:
+        page.locator(f"[data-method={method}] input").check()
+    page.wait_for_timeout(500)
+
+
+def still(page: Page, place: str) -> None:
+    at(page, place, ".plot svg")
     page.get_by_role("button", name="Pause").click()
     page.get_by_label("Frame", exact=True).fill("6")
     page.wait_for_timeout(1000)
 
 
-def views(ids: list[str]) -> dict[str, object]:
-    return {"new": new, "boxes": boxes, "library": library, "compare": lambda page: compare(page, ids[0])}
+def views(made: dict[str, Any], jobs: list[str]) -> dict[str, Callable[[Page], None]]:
+    found: dict[str, Callable[[Page], None]] = {"new": new, "boxes": boxes, "new-batch": new_batch}
+    if jobs:
+        first, others = jobs[0], ",".join(jobs[len(PROMPTS) :: len(PROMPTS)])
+        found |= {
+            "library": lambda page: at(page, "#/jobs", ".job-card video"),
+            "batch": lambda page: at(page, f"#/batches/{made['id']}", ".cell video"),
+            "job": lambda page: still(page, f"#/jobs/{first}"),
+            "compare": lambda page: still(page, f"#/jobs/{first}?with={others}"),
+        }
+    return found
 
 
-def take(browser: Browser, url: str, wanted: list[str], ids: list[str], folder: Path) -> None:
+def take(browser: Browser, url: str, wanted: list[str], found: dict[str, Callable[[Page], None]], folder: Path) -> None:
     for suffix, (width, height) in SIZES.items():
         for theme in THEMES:
             context = browser.new_context(viewport={"width": width, "height": height}, reduced_motion="no-preference")
             context.add_init_script(f"localStorage.setItem('refilm.theme', '{theme}')")
             page = context.new_page()
             page.goto(url)
-            for name, show in views(ids).items():
+            for name, show in found.items():
                 if wanted and name not in wanted:
                     continue
                 show(page)
@@ -129,10 +137,18 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "images")
     options = parser.parse_args()
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
-    with service(options.server) as url, Client(url) as client, sync_playwright() as driver:
+    with (
+        service(options.server) as url,
+        Client(url) as client,
+        httpx.Client(base_url=url, timeout=60) as http,
+        sync_playwright() as driver,
+    ):
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        made = edits(client) if not options.views or DONE & set(options.views) else [""]
-        take(browser, url, options.views, made, options.folder)
+        made, jobs = {}, []
+        if not options.views or DONE & set(options.views):
+            made = batch(client, http)
+            jobs = [job["id"] for job in http.get(f"/v1/batches/{made['id']}/jobs").json()["data"]]
+        take(browser, url, options.views, views(made, jobs), options.folder)
         browser.close()
 
 

@@ -334,3 +334,30 @@ def test_every_method_of_the_catalogue_draws(page, client):
         drawn = set(page.locator("[data-field]").evaluate_all("all => all.map(one => one.dataset.field)"))
         trimmed = {"start_seconds", "end_seconds"}
         assert set(described.params["properties"]) - trimmed <= drawn, json.dumps(sorted(drawn))
+
+
+def test_a_method_added_to_the_house_gets_what_is_drawn(page, scribbling, ball):
+    """One more file in models/methods and a new catalogue: mask, boxes and points reach its job."""
+    page.locator("input[type=file][accept='video/*']").first.set_input_files(str(ball))
+    page.get_by_text("6 frames").wait_for()
+    page.locator("[data-method=scribble] input").check()
+    page.locator("#f-prompt").fill("anything")
+    boxes, points, paths = (page.locator(f"[data-field={name}]") for name in ("boxes", "handles", "ways"))
+    drag(page, page.locator("[data-field=mask] canvas"), (0.0, 0.5), (1.0, 0.5))
+    masks = page.locator("[data-field=masks]")
+    drag(page, masks.locator("canvas"), (0.5, 0.1), (0.5, 0.9))
+    masks.get_by_label("Keyframes of masks").select_option("2")
+    masks.get_by_role("button", name="frame 6").click()
+    masks.get_by_role("button", name="Fill").click()
+    drag(page, boxes.locator("svg"), (0.1, 0.2), (0.4, 0.7))
+    page.get_by_label("Phrases of box 1").fill("a square")
+    drag(page, points.locator("svg"), (0.3, 0.4), (0.6, 0.8))
+    page.get_by_label("Frame of handles").fill("4")
+    drag(page, paths.locator("svg"), (0.1, 0.5), (0.7, 0.5))
+    page.get_by_role("button", name="Start edit").click()
+    page.locator("article[data-state=succeeded]").wait_for()
+    told = page.locator(".notice.warn").all_inner_texts()
+    assert "1 boxes: a square" in told and "1 points on frame 4, 1 paths" in told
+    shares = next(text for text in told if text.startswith("3 masks")).split()[-3:]
+    band, column, filled = (float(share) for share in shares)
+    assert 0.05 < band < 0.4 and 0.05 < column < 0.4 and filled == 1

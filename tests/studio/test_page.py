@@ -30,7 +30,25 @@ def test_first_load_is_small_and_strict(stack):
     assert httpx.get(f"{stack.url}/studio/..%2F..%2Fapp.py").status_code in (404, 422)
 
 
-VIEWS = ("new", "library", "job", "failed")
+def test_everything_the_first_view_fetches_is_small(page, stack):
+    sent = []
+    page.on("requestfinished", lambda request: sent.append(request.sizes()["responseBodySize"]))
+    page.goto("about:blank")
+    page.goto(stack.url)
+    page.locator("[data-method=video_p2p] .speed").wait_for(state="attached")
+    page.wait_for_load_state("networkidle")
+    assert len(sent) > 15  # the page, the list of methods and each method of it
+    assert sum(sent) < MOST_BYTES
+
+
+VIEWS = ("new", "drawn", "batch", "library", "matrix", "job", "failed")
+
+
+def draw_a_box(page, ball):
+    page.locator("input[type=file][accept='video/*']").first.set_input_files(str(ball))
+    page.locator("[data-method=ground_a_video] input").check()
+    page.get_by_role("button", name="Add a box").click()
+    page.get_by_label("Keyframes of boxes").select_option("3")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -47,12 +65,19 @@ def test_axe_finds_nothing_serious(page, stack, client, ball, theme, width):
     wrong = client.edit(**order, params=small | {"start_seconds": 5.0})
     for job in (done, wrong):
         list(client.watch(job.id))
-    hashes = {"new": "#/new", "library": "#/jobs", "job": f"#/jobs/{done.id}", "failed": f"#/jobs/{wrong.id}"}
-    shown = {"new": "fieldset", "library": ".job-card video", "job": ".wipe", "failed": "[role=alert]"}
+    matrix = {"videos": [{"video": {"asset": asset}}], "prompts": [{"target": "a blue ball"}]}
+    methods = [{"method": "frame_by_frame", "params": small}]
+    batch = httpx.post(f"{stack.url}/v1/batches", json=matrix | {"methods": methods}).json()
+    hashes = {"new": "#/new", "drawn": "#/new", "batch": "#/batch", "library": "#/jobs"}
+    hashes |= {"matrix": f"#/batches/{batch['id']}", "job": f"#/jobs/{done.id}", "failed": f"#/jobs/{wrong.id}"}
+    shown = {"new": "fieldset", "drawn": "fieldset", "batch": ".pick", "library": ".job-card video"}
+    shown |= {"matrix": "td[data-state=succeeded] video", "job": ".plot svg", "failed": "[role=alert]"}
     for view in VIEWS:
         page.goto("about:blank")
         page.goto(f"{stack.url}/{hashes[view]}")
         page.locator(shown[view]).first.wait_for()
+        if view == "drawn":
+            draw_a_box(page, ball)
         page.evaluate(AXE.read_text())
         found = page.evaluate("axe.run().then(report => report.violations)")
         serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
@@ -117,8 +142,8 @@ def test_it_can_be_used_by_keyboard(page):
     for _ in range(8):
         page.keyboard.press("Tab")
         seen.append(page.evaluate("(document.activeElement.innerText || document.activeElement.type).trim()"))
-    assert seen[:4] == ["Refilm", "New edit", "Library", "Theme: auto"]
-    assert seen[4:6] == ["file", "Use the sample"]
+    assert seen[:5] == ["Refilm", "New edit", "Batch", "Library", "Theme: auto"]
+    assert seen[5:7] == ["file", "Use the sample"]
     page.locator("input[name=method]:checked").press("ArrowDown")
     assert page.locator("input[name=method]:checked").get_attribute("value") != "frame_by_frame"
     page.get_by_role("button", name="Theme: auto").press("Enter")

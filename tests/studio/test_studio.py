@@ -1,6 +1,7 @@
 """What a person does with the page."""
 
 import json
+from pathlib import Path
 
 import av
 
@@ -34,6 +35,13 @@ def test_upload_edit_progress_compare_download(page, start, client, tmp_path):
     waiting.value.save_as(target)
     with av.open(str(target)) as container:
         assert sum(1 for _ in container.decode(video=0)) == 6
+    page.get_by_text("Log", exact=True).click()
+    page.get_by_label("Log, oldest first").get_by_text("Edit begun").wait_for()
+    page.get_by_text("Receipt", exact=True).click()
+    with page.expect_download() as waiting:
+        page.get_by_role("link", name="Save the receipt").click()
+    receipt = json.loads(Path(waiting.value.path()).read_text())
+    assert receipt["job"] == job_id and receipt["request"]["prompt"]["target"] == "a blue ball"
 
 
 def test_figures_of_every_frame_are_drawn_and_can_be_read(page, start):
@@ -91,6 +99,8 @@ def test_a_second_prompt_says_what_the_cache_saved(page, start):
     page.get_by_text("6 frames").wait_for()
     assert prompt.input_value() == "a green ball"
     prompt.fill("a yellow ball")
+    page.locator(".estimate").get_by_text("from the cache").wait_for()
+    assert page.locator(".estimate strong").inner_text().startswith("About ")
     page.get_by_role("button", name="Start edit").click()
     page.get_by_role("heading", name="a yellow ball").wait_for()
     has_ended(page, "succeeded")
@@ -105,6 +115,7 @@ def test_cancel_and_reload_in_the_middle(page, start, client):
     page.locator("[data-stage=edit].running").wait_for()
     seen = page.locator("[data-stage=edit] .stage-word")
     page.wait_for_function("one => /step [1-9]/.test(one.textContent)", arg=seen.element_handle())
+    page.get_by_alt_text("The edit so far").wait_for()
     page.get_by_role("button", name="Cancel").click()
     has_ended(page, "canceled")
     assert client.job(job_id).state == "canceled"
@@ -189,3 +200,34 @@ def test_the_code_says_what_is_sent(page, fill):
     python = page.locator("pre").inner_text()
     compile(python, "copied", "exec")
     assert 'prompt="a blue ball"' in python
+
+
+def test_a_batch_is_made_on_the_page_and_its_matrix_fills_in(page, ball, stack):
+    page.get_by_role("link", name="Batch", exact=True).click()
+    page.locator("input[type=file]").set_input_files(str(ball))
+    page.get_by_label("What ball.mp4 shows").fill("a red ball")
+    page.get_by_label("Prompt 1", exact=True).fill("a violet ball")
+    page.get_by_role("button", name="Add a prompt").click()
+    page.get_by_label("Prompt 2", exact=True).fill("a pink ball")
+    for method in ("frame_by_frame", "medm"):
+        page.locator(f"[data-method={method}] input").check()
+    assert page.locator("[data-method=ground_a_video] input").is_disabled()  # it needs boxes, drawn on one clip
+    page.get_by_text("Settings they share").click()
+    page.locator("#f-num_inference_steps").fill("3")
+    page.get_by_text("1 × 2 × 2 = 4 edits").wait_for()
+    page.get_by_role("button", name="Start batch").click()
+    page.wait_for_url("**/#/batches/bat_*")
+    page.locator("td[data-cell]").nth(3).wait_for()
+    page.reload()  # and it goes on filling in
+    page.locator("article[data-state=completed]").wait_for()
+    states = page.locator("td[data-cell]").evaluate_all("all => all.map(one => one.dataset.state)")
+    assert states == ["succeeded"] * 4
+    page.locator("td .thumb video").nth(3).wait_for()
+    page.get_by_role("link", name="Compare the methods: a pink ball").click()
+    page.locator(".films.beside video").nth(2).wait_for()
+    names = page.locator(".films .tag").all_inner_texts()
+    assert names == ["Source", "MeDM", "Frame by frame"]
+    page.get_by_role("link", name="its batch").click()
+    page.get_by_role("link", name="Library").click()
+    page.locator("[data-batch]").first.wait_for()
+    page.get_by_text("4 of 4 done").first.wait_for()

@@ -1,6 +1,7 @@
 /** Every request of the page. Addresses are relative, so that it works under any prefix of the origin's path. */
 
-import type { Asset, Batch, BatchBody, BatchPage, EditBody, FieldError, Job, JobPage, Method, MethodSummary } from "./types";
+import { spoken, titled } from "./text";
+import type { Asset, Batch, BatchBody, BatchPage, EditBody, Estimate, FieldError, Job, JobPage, LogLine, Method, MethodSummary } from "./types";
 
 const KEY = "refilm.key";
 
@@ -58,7 +59,14 @@ const once = (): Record<string, string> => ({
   "Idempotency-Key": [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, "0")).join(""),
 });
 
-export const methods = async (): Promise<MethodSummary[]> => (await json<{ data: MethodSummary[] }>("v1/methods")).data;
+export async function methods(): Promise<MethodSummary[]> {
+  const { data } = await json<{ data: MethodSummary[] }>("v1/methods");
+  data.forEach(({ id, title }) => names.set(id, titled(title, id).name));
+  return data;
+}
+const names = new Map<string, string>();
+/** A method's name as its authors write it, once the list of methods has come. */
+export const methodName = (id: string): string => names.get(id) ?? spoken(id);
 const described = new Map<string, Promise<Method>>();
 export function method(id: string): Promise<Method> {
   let found = described.get(id);
@@ -106,6 +114,9 @@ function known(id: string): Promise<Batch> {
   return found;
 }
 
+export const estimate = (body: string, signal: AbortSignal): Promise<Estimate> =>
+  json("v1/estimates", { method: "POST", headers: { "Content-Type": "application/json" }, body, signal });
+
 export const job = async (id: string): Promise<Job> => enriched(await json<Job>(`v1/jobs/${id}`));
 export const cancel = (id: string): Promise<Job> => json(`v1/jobs/${id}/cancel`, post());
 export const retry = (id: string): Promise<Job> => json(`v1/jobs/${id}/retry`, post(undefined, once()));
@@ -124,13 +135,24 @@ export async function jobs({ states = [], cursor = null, limit = 24, batch: with
   return { ...page, data: await Promise.all(page.data.map(enriched)) };
 }
 
+/** The whole log so far, oldest first. */
+export async function logs(id: string): Promise<LogLine[]> {
+  const lines: LogLine[] = [];
+  for (let after = ""; ; ) {
+    const page = await json<{ data: LogLine[]; next_cursor: string | null }>(`v1/jobs/${id}/logs?limit=200${after ? `&after=${encodeURIComponent(after)}` : ""}`);
+    lines.push(...page.data);
+    if (page.data.length < 200 || !page.next_cursor) return lines;
+    after = page.next_cursor;
+  }
+}
+
 export const createBatch = (body: BatchBody): Promise<Batch> => json("v1/batches", post(body, once()));
 export const batch = (id: string): Promise<Batch> => json(`v1/batches/${id}`);
 export const cancelBatch = (id: string): Promise<Batch> => json(`v1/batches/${id}/cancel`, post());
 export const batches = (cursor: string | null = null): Promise<BatchPage> => json(`v1/batches?limit=20${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
 /** The batch when it is not the version one has; null when nothing has changed for a while. */
 export async function batchAfter(id: string, version: number, signal: AbortSignal): Promise<Batch | null> {
-  const headers = { "If-None-Match": `W/"${version}"`, Prefer: "wait=15" };
+  const headers: Record<string, string> = version < 0 ? {} : { "If-None-Match": `W/"${version}"`, Prefer: "wait=15" };
   const response = await request(`v1/batches/${id}`, { headers, signal });
   return response.status === 304 ? null : ((await response.json()) as Batch);
 }

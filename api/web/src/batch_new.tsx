@@ -198,7 +198,7 @@ export function NewBatch({ from, fail }: { from: string; fail: (error: unknown) 
         )}
       </section>
       <div class="submit-bar">
-        <p class="quiet">
+        <p class="count">
           {clips.length} × {written.length} × {used.length} = <strong>{total} edits</strong>
           {missing && ` · ${missing}`}
         </p>

@@ -37,6 +37,7 @@ function client(body: EditBody, server: string, key: boolean): string {
   for (const [name, text] of Object.entries(prompts)) lines.push(`${words[name] ?? name}=${python(text)}`);
   if (Object.keys(params).length) lines.push(`params=${python(params)}`);
   if (files) lines.push(`files=${python(Object.fromEntries(Object.entries(files).map(([name, ref]) => [name, Array.isArray(ref) ? ref.map(({ asset }) => asset) : ref.asset])))}`);
+  if (body.output) lines.push(`output=${python(body.output)}`);
   return `from api.client import Client
 
 with Client(${python(server)}${key ? ', api_key="…"' : ""}) as client:

@@ -4,14 +4,20 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { Player, type Lane } from "./player";
 import type { Figures } from "./plot";
-import { spoken } from "./text";
 import { isPicture, type Job } from "./types";
 
 const METRICS = "metrics.json";
 const MOST_OTHERS = 5;
 
-const words = (job: Job): string => job.metadata.studio?.target || spoken(job.method);
-const full = (job: Job): string => (job.metadata.studio?.target ? `${spoken(job.method)} · ${job.metadata.studio.target}` : spoken(job.method));
+const target = (job: Job): string => job.metadata.studio?.target ?? "";
+const words = (job: Job): string => target(job) || api.methodName(job.method);
+const full = (job: Job): string => [api.methodName(job.method), target(job)].filter(Boolean).join(" · ");
+
+/** What tells these results apart: their methods, their words, or both. */
+function telling(jobs: Job[]): (job: Job) => string {
+  if (new Set(jobs.map(target)).size === 1) return (job) => api.methodName(job.method);
+  return new Set(jobs.map(({ method }) => method)).size === 1 ? words : full;
+}
 
 async function figures(job: Job): Promise<Figures | null> {
   const output = job.outputs.find(({ name }) => name === METRICS);
@@ -95,8 +101,13 @@ export function Compare({ job, together, fail }: Props) {
   if (!output) return null;
   if (!output.media_type.startsWith("video/")) return main ? <img class="still" src={main.url} alt={words(job)} /> : null;
   const against = chosen.flatMap((id) => lanes[id] ?? []);
-  const named = against.some(({ id }) => id !== "source");
-  const shown = main && [named ? { ...main, name: full(job) } : main, ...against.map((lane) => ({ ...lane, name: nameOf(lane, others) }))];
+  const rivals = against.flatMap((lane) => others.find(({ id }) => id === lane.id) ?? []);
+  const tell = rivals.length ? telling([job, ...rivals]) : words;
+  const named = (lane: Lane): Lane => {
+    const entry = [job, ...rivals].find(({ id }) => id === lane.id);
+    return entry ? { ...lane, name: tell(entry) } : lane;
+  };
+  const shown = main && [main, ...against].map(named);
   const choices = [...(job.metadata.studio ? ["source"] : []), ...others.map(({ id }) => id)];
   return (
     <section class="panel compare" aria-label="Compare">
@@ -125,9 +136,4 @@ export function Compare({ job, together, fail }: Props) {
       )}
     </section>
   );
-}
-
-function nameOf(lane: Lane, others: Job[]): string {
-  const job = others.find(({ id }) => id === lane.id);
-  return job ? full(job) : lane.name;
 }

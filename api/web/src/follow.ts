@@ -70,7 +70,7 @@ export function follow(id: string, tell: (job: Job) => void, channel: (now: Chan
         strikes = 0;
         if (message.event === "snapshot") {
           if (hand(await api.enriched(JSON.parse(message.data) as Job))) return true;
-        } else if (message.event && (await read())) return true;
+        } else if (message.event && message.event !== "log" && (await read())) return true;
       }
       return false;
     } finally {

@@ -1,9 +1,9 @@
 /** The methods to choose from: what each does in a line, what it needs, and how long it takes by the stages it has. */
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import * as api from "./api";
 import { filesOf } from "./schema";
-import { spoken, titled } from "./text";
+import { seconds, spoken, titled } from "./text";
 import type { Method, MethodSummary } from "./types";
 
 const STRIPS = import.meta.glob<string>("./strips/*.webp", { eager: true, query: "?url", import: "default" });
@@ -44,14 +44,6 @@ export function Gallery({ methods, chosen, choose }: Props) {
     for (let lane = 0; lane < 3; lane += 1) void work();
     return () => void (gone = true);
   }, [methods]);
-  const cards = useRef<HTMLDivElement>(null);
-  const seen = useRef(false);
-  useEffect(() => {
-    const card = cards.current?.querySelector<HTMLElement>(`[data-method="${chosen}"]`);
-    if (!card || !cards.current || seen.current) return;
-    seen.current = true; // once: what was chosen before the page came is brought into view
-    cards.current.scrollTop = Math.max(0, card.offsetTop - 12);
-  }, [chosen, methods]);
   const wanted = search.toLowerCase();
   const shown = methods.filter((entry) => `${entry.id} ${entry.title} ${entry.paper?.title ?? ""}`.toLowerCase().includes(wanted));
   return (
@@ -59,7 +51,7 @@ export function Gallery({ methods, chosen, choose }: Props) {
       {methods.length > 6 && (
         <input type="search" aria-label="Search methods" placeholder="Search methods" value={search} onInput={(event) => setSearch((event.target as HTMLInputElement).value)} />
       )}
-      <div class="cards" ref={cards} role="radiogroup" aria-label="Method">
+      <div class="cards" role="radiogroup" aria-label="Method">
         {shown.map((entry) => (
           <Card key={entry.id} entry={entry} method={details[entry.id]} chosen={entry.id === chosen} choose={choose} />
         ))}
@@ -88,6 +80,11 @@ function Card({ entry, method, chosen, choose }: { entry: MethodSummary; method?
         {method && (
           <span class="tag speed" title={speed(method).title}>
             {speed(method).name}
+          </span>
+        )}
+        {entry.times && (
+          <span class="tag" title={`Half of the last ${entry.times.jobs} took at most that long, whatever their size`}>
+            usually {seconds(entry.times.p50_seconds)}
           </span>
         )}
         {method &&

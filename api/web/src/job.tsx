@@ -4,6 +4,8 @@ import { useEffect, useState } from "preact/hooks";
 import * as api from "./api";
 import { Compare } from "./compare";
 import { follow, type Channel } from "./follow";
+import { Logs, Receipt } from "./logs";
+import { Preview } from "./preview";
 import { ago, count, seconds, spoken, STAGES, stageName, titled } from "./text";
 import { ended, type Job, type MethodSummary, type Stage } from "./types";
 
@@ -54,8 +56,11 @@ export function JobPage({ id, together, fail }: Props) {
         </p>
       ))}
       {job.state === "succeeded" && <Compare key={job.id} job={job} together={together} fail={fail} />}
+      <Preview job={job} />
       <Progress job={job} channel={channel} />
       <Facts job={job} />
+      <Receipt job={job} />
+      <Logs job={job} />
     </article>
   );
 }
@@ -161,13 +166,17 @@ export const stateName = (state: string): string => WORDS[state] ?? state;
 function waiting(job: Job): string {
   if (job.state !== "queued") return "";
   if (job.queue.reason) return `held back: ${job.queue.reason.replace(/_/g, " ")}`;
-  return job.queue.position > 1 ? `${job.queue.position - 1} before it` : "next in line";
+  const place = job.queue.position > 1 ? `${job.queue.position - 1} before it` : "next in line";
+  const start = job.eta.start ? (Date.parse(job.eta.start) - Date.now()) / 1000 : 0;
+  return start > 1 ? `${place}, starts in about ${seconds(start)}` : place;
 }
 
 function left(job: Job): string {
   if (ended(job) || !job.eta.finish) return "";
   const rest = (Date.parse(job.eta.finish) - Date.now()) / 1000;
-  return rest > 1 ? `about ${seconds(rest)} left` : "nearly done";
+  const late = job.eta.p90_finish ? (Date.parse(job.eta.p90_finish) - Date.now()) / 1000 : 0;
+  if (rest <= 1) return "nearly done";
+  return `about ${seconds(rest)} ${job.state === "queued" ? "until it is done" : "left"}${late > 1.2 * rest ? `, at most ${seconds(late)}` : ""}`;
 }
 
 function Progress({ job, channel }: { job: Job; channel: Channel }) {

@@ -18,7 +18,7 @@ const FILTERS: Record<string, string[]> = {
 const REFRESH_MS = 3000;
 
 const searchable = (job: Job): string =>
-  [job.id, job.method, spoken(job.method), job.metadata.studio?.target, job.metadata.studio?.source, job.metadata.studio?.name].join(" ").toLowerCase();
+  [job.id, job.method, api.methodName(job.method), job.metadata.studio?.target, job.metadata.studio?.source, job.metadata.studio?.name].join(" ").toLowerCase();
 
 /** Batches, newest first; nothing where there is none. */
 function Batches() {
@@ -36,7 +36,9 @@ function Batches() {
       <ul class="batches">
         {found.map((batch) => (
           <li key={batch.id} data-batch={batch.id}>
-            <a href={`#/batches/${batch.id}`}>{batch.total} edits</a>
+            <a href={`#/batches/${batch.id}`}>
+              {batch.total} edits{(batch.metadata.studio_batch?.names ?? []).length > 0 && ` of ${batch.metadata.studio_batch?.names?.join(", ")}`}
+            </a>
             <span class="quiet">
               {batchState(batch.state)} · {counted(batch)} · {ago(batch.created_at)}
             </span>
@@ -141,14 +143,14 @@ function Row({ job, remove }: { job: Job; remove: (job: Job) => void }) {
     <li class="job-card" data-job={job.id}>
       <a href={`#/jobs/${job.id}`} class="job-link">
         <Thumbnail job={job} />
-        <span class="job-words">{note?.target || spoken(job.method)}</span>
+        <span class="job-words">{note?.target || api.methodName(job.method)}</span>
       </a>
       <p class="facts">
         <span class="state">
           <span class={`dot ${job.state}`} aria-hidden="true" /> {stateName(job.state)}
           {job.state === "running" && ` ${share} %`}
         </span>
-        <span>{spoken(job.method)}</span>
+        <span>{api.methodName(job.method)}</span>
         <span>{ago(job.created_at)}</span>
       </p>
       {ended(job) && (

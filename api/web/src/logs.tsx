@@ -8,7 +8,7 @@ import { ended, type Job, type LogLine } from "./types";
 const REFRESH_MS = 2000;
 
 const SAID: Record<string, string> = {
-  state: "is now",
+  state: "Job",
   "attempt.begun": "attempt begun",
   "attempt.ended": "attempt ended",
   "stage.begun": "begun",
@@ -25,13 +25,16 @@ function fact(name: string, value: string | number | boolean | null): string {
   if (name === "size_bytes") return bytes(Number(value));
   const text = String(value).replace(/_/g, " ");
   if (["state", "outcome", "reason", "code"].includes(name)) return text;
-  return name === "cache" ? `cache ${text}` : `${spoken(name).toLowerCase()} ${text}`;
+  return name === "cache" ? "from the cache" : `${spoken(name).toLowerCase()} ${text}`;
 }
 
+const UNSAID = ["done", "hit", "miss"]; // said by the line itself, or by what it says of the cache
+
 function told({ event, stage, facts }: LogLine): string {
+  if (event === "state") return `Job ${String(facts.state).replace(/_/g, " ")}`;
   const words = [stage ? stageName(stage) : "", SAID[event] ?? event.replace(/[._]/g, " ")].filter(Boolean).join(" ");
-  const more = Object.entries(facts).flatMap(([name, value]) => (value === null ? [] : [fact(name, value)]));
-  return [words, ...more].join(" · ");
+  const more = Object.entries(facts).flatMap(([name, value]) => (value === null || (name === "outcome" && UNSAID.includes(String(value))) || (name === "cache" && value === "miss") ? [] : [fact(name, value)]));
+  return [words.charAt(0).toUpperCase() + words.slice(1), ...more].join(" · ");
 }
 
 const clock = (at: string): string => new Date(at).toLocaleTimeString(undefined, { hour12: false });

@@ -47,12 +47,14 @@ function App() {
   const [theme, setTheme] = useState(readTheme());
   const [trouble, setTrouble] = useState<Trouble | null>(null);
   const [round, setRound] = useState(0);
+  const [, setNamed] = useState(false); // names of methods are known: everything is drawn again
   useEffect(() => {
     const moved = () => {
       setRoute(location.hash);
       setTrouble(null);
       window.scrollTo(0, 0);
     };
+    api.methods().then(() => setNamed(true), () => undefined);
     window.addEventListener("hashchange", moved);
     return () => window.removeEventListener("hashchange", moved);
   }, []);
@@ -90,7 +92,11 @@ function App() {
           ))}
         </nav>
         <button type="button" class="theme" onClick={next} title="Change between automatic, light and dark">
-          Theme: {theme}
+          <svg viewBox="0 0 20 20" width="18" height="18" aria-hidden="true">
+            <circle cx="10" cy="10" r="7" fill="none" stroke="currentColor" stroke-width="2" />
+            <path d="M10 3a7 7 0 0 1 0 14z" fill="currentColor" />
+          </svg>
+          <span class="theme-name">Theme: {theme}</span>
         </button>
       </header>
       <main id="content" tabIndex={-1} key={round}>

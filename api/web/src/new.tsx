@@ -4,6 +4,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { ClipChooser, type Clip, type Sample } from "./clip";
 import { Code } from "./code";
+import { EstimateLine, useEstimate } from "./estimate";
 import { Form } from "./form";
 import { Gallery } from "./gallery";
 import { bodyOf, fieldAt, noted, starting, type Files, type Values } from "./request";
@@ -11,6 +12,8 @@ import { complaint, fieldsOf, filesOf, takesTrim } from "./schema";
 import { stageName, titled } from "./text";
 import type { Job, Method, MethodSummary, Note } from "./types";
 import { useFiles } from "./use_files";
+
+const FIRST = "tokenflow"; // what a newcomer finds chosen, where there is such a method
 
 /** Files of an earlier job, those that are still there. */
 async function again(note: Note): Promise<Files> {
@@ -29,6 +32,7 @@ export function NewEdit({ from, fail }: { from: string; fail: (error: unknown) =
   const [clip, setClip] = useState<Clip | null>(null);
   const [wrong, setWrong] = useState<Record<string, string>>({});
   const [busy, setBusy] = useState(false);
+  const [previews, setPreviews] = useState(true);
   const form = useRef<HTMLFormElement>(null);
   const latest = useRef("");
   const { actions, put, settled } = useFiles((name, why) => setWrong((old) => ({ ...old, [name]: why })));
@@ -44,10 +48,10 @@ export function NewEdit({ from, fail }: { from: string; fail: (error: unknown) =
   };
   const start = async () => {
     const known = await api.methods();
-    setMethods(known);
     const old = from ? await api.job(from) : null;
     const note = old?.metadata.studio;
-    const first = old?.method ?? known.find(({ id }) => id === "tokenflow")?.id ?? known[0]?.id;
+    const first = old?.method ?? known.find(({ id }) => id === FIRST)?.id ?? known[0]?.id;
+    setMethods([...known.filter(({ id }) => id === first), ...known.filter(({ id }) => id !== first)]);
     if (first) await choose(first, note ? { ...note.params, prompt: note.target, source_prompt: note.source } : {});
     if (!note) return;
     const asset = await api.asset(note.video);
@@ -61,7 +65,10 @@ export function NewEdit({ from, fail }: { from: string; fail: (error: unknown) =
     setValues((old) => ({ ...old, [name]: value }));
     setWrong(({ [name]: _, ...others }) => others);
   };
-  const body = useMemo(() => method && bodyOf(method, values, clip, actions.files), [method, values, clip, actions.files]);
+  const body = useMemo(() => method && bodyOf(method, values, clip, actions.files, previews), [method, values, clip, actions.files, previews]);
+
+  const whole = method && clip && fieldsOf(method).every((field) => !complaint(field, values[field.name]));
+  const estimate = useEstimate(whole ? body : null);
 
   const show = (found: Record<string, string>) => {
     setWrong(found);
@@ -88,7 +95,7 @@ export function NewEdit({ from, fail }: { from: string; fail: (error: unknown) =
       const files = await settled();
       const bad = missing(method, files).filter(([, text]) => text);
       if (bad.length) return show(Object.fromEntries(bad));
-      const job: Job = await api.createEdit(noted(values, clip, files, bodyOf(method, values, clip, files)));
+      const job: Job = await api.createEdit(noted(values, clip, files, bodyOf(method, values, clip, files, previews)));
       location.hash = `#/jobs/${job.id}`;
     } catch (error) {
       refused(error);
@@ -115,7 +122,10 @@ export function NewEdit({ from, fail }: { from: string; fail: (error: unknown) =
         {body && <Code body={body} withKey={api.apiKey() !== ""} />}
       </section>
       <div class="submit-bar">
-        <p class="quiet">{clip ? (method ? method.stages.map(stageName).join(" → ") : "") : "Choose a clip to begin."}</p>
+        {estimate ? <EstimateLine estimate={estimate} /> : <p class="quiet">{clip ? (method ? method.stages.map(stageName).join(" → ") : "") : "Choose a clip to begin."}</p>}
+        <label class="previews" title="A small moving picture of the edit now and then while it is made">
+          <input type="checkbox" checked={previews} onChange={(event) => setPreviews((event.target as HTMLInputElement).checked)} /> Previews
+        </label>
         <button type="submit" class="primary" disabled={busy || !clip || !method}>
           {busy ? "Sending…" : "Start edit"}
         </button>

@@ -34,7 +34,7 @@ const BETTER = { lower: "lower is better", higher: "higher is better", none: "" 
 export function written(value: number | null | undefined): string {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
-  return size >= 100 ? value.toFixed(0) : size >= 1 || size === 0 ? value.toFixed(2) : size >= 0.01 ? value.toFixed(4) : value.toExponential(1);
+  return size >= 100 ? value.toFixed(0) : size >= 1 || size === 0 ? value.toFixed(2) : size >= 0.0001 ? Number(value.toPrecision(3)).toString() : value.toExponential(1);
 }
 
 export function Plot({ lines, frame, frames, go }: Props) {

@@ -9,9 +9,11 @@ export type Values = Record<string, unknown>;
 export type Files = Record<string, Brought[]>;
 
 const NOTE_BYTES = 3000;
+const PREVIEWS = 6; // of one edit
+const PREVIEW_PX = 320;
 
 /** The request of these choices. Only what differs from the method's defaults is sent. */
-export function bodyOf(method: Method, values: Values, clip: Clip | null, files: Files): EditBody {
+export function bodyOf(method: Method, values: Values, clip: Clip | null, files: Files, previews = false): EditBody {
   const body: EditBody = { method: method.id, input: { video: { asset: clip?.asset.id ?? "ast_…" } }, prompt: {}, params: {} };
   for (const field of fieldsOf(method)) {
     const value = values[field.name];
@@ -27,6 +29,8 @@ export function bodyOf(method: Method, values: Values, clip: Clip | null, files:
     return refs.length ? [[name, list ? refs : refs[0]] as const] : [];
   });
   if (brought.length) body.input.files = Object.fromEntries(brought) as EditBody["input"]["files"];
+  const steps = Number(values.num_inference_steps ?? 0);
+  if (previews && steps > 1) body.output = { preview: { every_steps: Math.max(1, Math.round(steps / PREVIEWS)), max_px: PREVIEW_PX } };
   return body;
 }
 

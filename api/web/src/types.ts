@@ -40,6 +40,7 @@ export interface MethodSummary {
   summary: string;
   paper: { arxiv?: string; title?: string; venue?: string } | null;
   version: number;
+  times?: { p50_seconds: number; p95_seconds: number; jobs: number } | null;
 }
 
 export interface Method extends MethodSummary {
@@ -119,7 +120,7 @@ export interface Job {
   started_at: string | null;
   finished_at: string | null;
   queue: { position: number; reason: string | null };
-  eta: { start: string | null; finish: string | null };
+  eta: { start: string | null; finish: string | null; p90_finish?: string | null };
   progress: { fraction: number; stage: string | null; stages: Stage[] };
   attempts: { n: number; ended: string | null }[];
   placement: { worker: string; device: string | null; checkpoint: string | null } | null;
@@ -141,6 +142,27 @@ export interface Place {
   video: number | null;
   prompt: number | null;
   method: number | null;
+}
+
+/** What an edit would take; numbers are null when nothing is known yet. */
+export interface Estimate {
+  seconds: number | null;
+  p90_seconds: number | null;
+  stages: { name: string; seconds: number; cache: "hit" | "miss" | null }[];
+  queue: { position: number; wait_seconds: number | null; workers: number };
+  work: { frames: number };
+}
+
+/** One line of a job's log: words and numbers, no free text. */
+export interface LogLine {
+  id: string;
+  at: string;
+  level: "info" | "warning" | "error";
+  event: string;
+  attempt: number;
+  worker: string | null;
+  stage: string | null;
+  facts: Record<string, string | number | boolean | null>;
 }
 
 /** What the edit looked like some steps ago. */
@@ -194,6 +216,7 @@ export interface EditBody {
   input: { video: { asset: string }; trim?: { start: number; end?: number }; files?: Record<string, AssetRef | AssetRef[]> };
   prompt: Record<string, string>;
   params: Record<string, unknown>;
+  output?: { preview: { every_steps: number; max_px: number } };
   metadata?: { studio: Note };
 }
 
