@@ -31,6 +31,8 @@ def learn(records: "Records", job: Job, progress: Progress, device: str | None) 
     forecast, history = job.forecast, records.history
     if forecast is None or not forecast.kind:
         return
+    if any(stage.resumed_frame_evals for stage in progress.stages):
+        return  # an earlier attempt did a part, in seconds that are not told
     began = job.attempts[-1].started_at if job.attempts else job.started_at
     sample = sample_of(progress, began, datetime.now(UTC), forecast.units)
     about = (job.method, job.model or records.settings.checkpoint, device or "unknown")

@@ -2,7 +2,8 @@
 
 `/metrics` has, by pool, queued and running jobs, live workers and `rf_demand_gpu_seconds`: how long one GPU would need
 for everything that waits plus what is left of everything that runs. `/demand?pools=a,b` is the same number as JSON. The
-seconds of a job are a moving average over finished jobs of its method and model; until one has finished, the default.
+seconds of a job are its forecast, made when it was accepted from jobs like it that ended (`jobs.forecast`); jobs
+without one count as the mean of those that have one, and where none has, as the default.
 """
 
 import argparse
@@ -20,13 +21,12 @@ from urllib.parse import parse_qs, urlsplit
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from jobs.connection import QueueUnavailable
+from jobs.outlook import remaining_seconds
 from jobs.presence import live_workers
 from jobs.records import Records
 from jobs.schema import Job
 from jobs.settings import Settings
-from jobs.states import State
 
-SMOOTHING = 0.2
 MOST_JOBS = 2000
 KEEP_SECONDS = 5.0
 SERVICE = {
@@ -37,44 +37,13 @@ SERVICE = {
 Demand = dict[str, dict[str, float]]
 
 
-class Seconds:
-    """Moving averages of a job's seconds on a worker, by method and model."""
-
-    def __init__(self, default: float) -> None:
-        """Start knowing nothing but the default."""
-        self._default = default
-        self._known: dict[tuple[str, str], float] = {}
-
-    def learn(self, job: Job) -> None:
-        """Take a finished job into account; one whose stages came from the cache says little about the next."""
-        spent = job.usage.gpu_seconds or (job.attempts[-1].seconds if job.attempts else None) or 0.0
-        if job.state == State.SUCCEEDED and spent > 0:
-            key = (job.method, job.model or "")
-            usual = self._known.get(key, spent)
-            self._known[key] = usual + SMOOTHING * (spent - usual)
-
-    def expected(self, job: Job) -> float:
-        """Seconds that a job of this kind takes."""
-        return self._known.get((job.method, job.model or ""), self._default)
-
-    def left(self, job: Job) -> float:
-        """Seconds until a running job ends, by its progress or else by the clock."""
-        whole = self.expected(job)
-        if job.progress.fraction > 0:
-            return whole * max(0.0, 1 - job.progress.fraction)
-        started = job.attempts[-1].started_at if job.attempts else None
-        passed = (datetime.now(UTC) - started).total_seconds() if started else 0.0
-        return max(0.0, whole - passed)
-
-
 class Exporter:
     """Reads the records at most every few seconds, however often it is asked."""
 
     def __init__(self, records: Records, default_seconds: float) -> None:
-        """Read these records; the feed of changes is followed from now on."""
+        """Read these records."""
         self._records = records
-        self._seconds = Seconds(default_seconds)
-        self._after = ""
+        self._default = default_seconds
         self._lock = threading.Lock()
         self._read_at = -KEEP_SECONDS
         self._demand: Demand = {}
@@ -83,7 +52,6 @@ class Exporter:
         """Facts by pool. Raises QueueUnavailable."""
         with self._lock:
             if time.monotonic() - self._read_at >= KEEP_SECONDS:
-                self._follow()
                 self._demand = self._count()
                 self._read_at = time.monotonic()
             return self._demand
@@ -115,41 +83,40 @@ class Exporter:
         facts = {"scheduler_leads": leads, "redis_used_bytes": memory["used_memory"]}
         return facts | {"redis_max_bytes": memory.get("maxmemory", 0)}
 
-    def _follow(self) -> None:
-        """Learn from the jobs that ended since the last time."""
-        if not self._after:
-            self._after = self._records.latest_change()
-        self._after, changes = self._records.changes(self._after, block_ms=1)
-        for change in changes:
-            job = self._records.find(change.job_id) if change.state == State.SUCCEEDED else None
-            if job is not None:
-                self._seconds.learn(job)
-
     def _count(self) -> Demand:
         found: Demand = defaultdict(lambda: defaultdict(float))
         ask, prefix = self._records.ask, self._records.prefix
         for pool in ask("SMEMBERS", f"{prefix}pools"):
             key = f"{prefix}q:pos:{pool}"
             jobs = self._jobs(ask("ZRANGE", key, 0, MOST_JOBS - 1))
-            waiting, known = int(ask("ZCARD", key)), [self._seconds.expected(job) for job in jobs]
+            waiting = int(ask("ZCARD", key))
+            known, ms = (int(value or 0) for value in ask("HMGET", f"{prefix}q:work:{pool}", "jobs", "ms"))
             found[pool]["queued_jobs"] = waiting
-            found[pool]["demand_gpu_seconds"] = sum(known) * (waiting / len(known) if known else 1)
+            found[pool]["demand_gpu_seconds"] = waiting * (ms / known / 1000 if known else self._default)
             found[pool]["oldest_queued_seconds"] = max(map(_age, jobs), default=0.0)
         for job in self._jobs(ask("ZRANGE", f"{prefix}leases", 0, MOST_JOBS - 1)):
             found[job.pool]["running_jobs"] += 1
-            found[job.pool]["demand_gpu_seconds"] += self._seconds.left(job)
+            found[job.pool]["demand_gpu_seconds"] += self._left(job)
         for worker in live_workers(self._records):
             for pool in worker.pools:
                 found[pool]["pool_workers"] += not worker.draining
         return {pool: dict(facts) for pool, facts in found.items()}
+
+    def _left(self, job: Job) -> float:
+        """Seconds until a running job ends; of one that nothing is known of, what is left of the default."""
+        left = remaining_seconds(job)
+        return max(0.0, self._default - _seconds_since(job.started_at)) if left is None else left
 
     def _jobs(self, ids: Iterable[str]) -> list[Job]:
         return [job for job in map(self._records.find, ids) if job is not None]
 
 
 def _age(job: Job) -> float:
-    since = job.queued_at or job.created_at
-    return (datetime.now(UTC) - since).total_seconds()
+    return _seconds_since(job.queued_at or job.created_at)
+
+
+def _seconds_since(moment: datetime | None) -> float:
+    return (datetime.now(UTC) - moment).total_seconds() if moment is not None else 0.0
 
 
 def handler(exporter: Exporter) -> type[BaseHTTPRequestHandler]:

@@ -16,12 +16,12 @@ from types import ModuleType
 import pytest
 
 from jobs.assets import Assets
+from jobs.history import Sample
 from jobs.leases import Leases, Owner
 from jobs.presence import announce
 from jobs.queue import Bell
 from jobs.request import JobRequest
 from jobs.settings import Settings
-from jobs.states import State
 from jobs.store import open_store
 from jobs.submission import submit
 from tests.deploy.conftest import DOCKER
@@ -118,18 +118,15 @@ def test_exporter_counts_demand_in_seconds(records, enqueue) -> None:
     assert second.id != first.id
 
 
-def test_exporter_learns_how_long_jobs_take(records, enqueue) -> None:
-    module = tool("exporter")
-    seconds = module.Seconds(60.0)
-    job = records.get(enqueue().id)
-    assert seconds.expected(job) == 60.0
-    usage = job.usage.model_copy(update={"gpu_seconds": 10.0})
-    seconds.learn(job.model_copy(update={"state": State.SUCCEEDED, "usage": usage}))
-    assert seconds.expected(job) == 10.0
-    halfway = job.model_copy(update={"progress": job.progress.model_copy(update={"fraction": 0.5})})
-    assert seconds.left(halfway) == 5.0
-    other = job.model_copy(update={"method": "tune_a_video"})
-    assert seconds.expected(other) == 60.0
+def test_exporter_counts_what_was_forecast(records, enqueue) -> None:
+    exporter = tool("exporter").Exporter(records, 60.0)
+    kind = ("frame_by_frame", records.settings.checkpoint, "cpu")
+    records.history.note(kind, "any", Sample(stages={"edit": 10.0, "publish": 1.0}, units={}))
+    job, _, _ = enqueue(), enqueue(), enqueue("tune_a_video")  # nothing is known of the last
+    assert exporter.demand()["default"]["demand_gpu_seconds"] == 33.0
+    assert Leases(records).claim(job.id, Owner("w1", "node", "task")) is not None
+    exporter._read_at = -99.0
+    assert 22.0 < exporter.demand()["default"]["demand_gpu_seconds"] <= 33.5
 
 
 def get(url: str) -> tuple[int, bytes]:

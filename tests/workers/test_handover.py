@@ -57,8 +57,11 @@ def steps_said(log: Path, event: str) -> list[int]:
 
 
 def uninterrupted(stack: Any, clip: bytes) -> Job:
-    stack.worker("whole")
-    return stack.wait(stack.submit(clip, **BODY), "succeeded", seconds=600)
+    worker = stack.worker("whole")
+    done = stack.wait(stack.submit(clip, **BODY), "succeeded", seconds=600)
+    worker.terminate()  # it would answer the bells of others
+    worker.wait(20)
+    return done
 
 
 def test_shutdowns_inside_tuning_and_denoising_repeat_no_step(make_stack, clip) -> None:
