@@ -20,7 +20,7 @@ class Sizes:
     recogniser_renders: int = 1920
     pipeline: int = 16
     linear_fit: int = 1000
-    clips: int = 6
+    clips: int = 4
     boxed: int = 40
     motions: int = 4
     sampling_steps: int = 25
