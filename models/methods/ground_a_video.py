@@ -17,6 +17,7 @@ Differs from the paper or its code:
 - Flow is OpenCV's DIS. The inversion's noise is moved to the level sampling starts from, and optimised null texts are
   used at the timesteps they belong to; the code does neither (`legacy_start_level`, `legacy_null_order`).
 - Which branch is which is said, not counted: the code swaps roles at every call.
+On the miniature's grounded network 88 % of generated subjects lie in their box, 15 % without; see its model card.
 """
 
 from dataclasses import replace

@@ -16,6 +16,11 @@ Differs from the paper or its code:
 - On an image checkpoint, which knows no motion, attention over frames is added as in Tune-A-Video and the temporal set
   lives there: motion then comes from the clip and from the noise prior alone.
 - Pictures as a source of looks and mirrored training frames, options of the code, are not offered.
+
+Measured on the miniature's text-to-video network, four held-out clips, another subject: the judge sees it always;
+its track correlates with the source's by 0.60 on average (drift 0.85, arc 0.93, bounce 0.50, zoom 0.12), by 0.69 with
+`noise_prior` 0.8 and 0.77 with 1.0. The noise prior brings most of it: without the learned weights it is 0.60 (0.5) and
+0.65 (0.8). The model card of the miniature tells why, and how it is measured.
 """
 
 from collections.abc import Sequence
