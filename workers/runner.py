@@ -92,6 +92,7 @@ class Runner:
         yield
         with suppress(QueueUnavailable):
             routing.note_load(self.records, checkpoint, time.monotonic() - began)
+            self.records.count("model_loads")
 
     def _unfit(self) -> bool:
         """True when this machine must take no job now; looks at the disk, where a job would not even begin."""

@@ -115,6 +115,7 @@ class Scheduler:
             job = self._records.find(job_id)
             if job is not None:
                 ring(job, self._records, self._bell)
+                self._records.count("rings_repeated")
 
     def _enforce(self) -> None:
         for overdue in self._sweeps.overdue_cancels():

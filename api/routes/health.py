@@ -2,12 +2,12 @@
 
 from fastapi import Response
 from fastapi.concurrency import run_in_threadpool
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from api import metrics as metrics_of
 from api.deps import Held, Operator
 from api.routing import problems, router
 from api.views import Health
-from jobs.presence import live_workers
 
 ROUTER = router("operations")
 
@@ -28,10 +28,5 @@ async def ready(held: Held) -> Health:
 
 @ROUTER.get("/metrics", response_class=Response, responses=problems() | {200: {"content": {"text/plain": {}}}})
 async def metrics(held: Held, caller: Operator) -> Response:
-    """The service's counters in the Prometheus text format."""
-    registry = CollectorRegistry()
-    for name, value in sorted((await run_in_threadpool(held.records.counters)).items()):
-        Counter(f"rf_{name}", f"Counted since the records began: {name}.", registry=registry).inc(value)
-    live = await run_in_threadpool(live_workers, held.records)
-    Gauge("rf_workers", "Workers that spoke lately.", registry=registry).set(len(live))
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    """The service's metrics in the Prometheus text format."""
+    return Response(await run_in_threadpool(metrics_of.text, held.records), media_type=CONTENT_TYPE_LATEST)

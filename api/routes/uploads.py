@@ -133,11 +133,15 @@ async def upload(request: Request, held: Held, tenant: Caller, response: Respons
     "/v1/uploads/{upload_id}/content",
     status_code=204,
     response_class=Response,
-    responses=problems(400, 404, 409, 413, 415),
+    responses=problems(400, 409, 413, 415),
     openapi_extra={"requestBody": {"required": True, "content": {"application/octet-stream": BINARY}}},
 )
 async def put_content(
-    upload_id: UploadId, request: Request, held: Held, token: Token, tenant: Annotated[str, Query(max_length=64)]
+    upload_id: UploadId,
+    request: Request,
+    held: Held,
+    token: Token = "",
+    tenant: Annotated[str, Query(max_length=64)] = "",
 ) -> None:
     """Send an announced file. The address is the key: it is good for this file alone, until the upload expires."""
     uploads = Uploads(held.store, held.settings)
@@ -146,7 +150,7 @@ async def put_content(
     except ValueError:
         found = None
     if found is None:
-        raise Problem("not_found")
+        raise Problem("unauthorized", "the address is not one that an upload was answered with")
     with spooled(held.settings.data_dir / "incoming") as spool:
         await receive(request, spool)
         if spool.size_bytes != found.size_bytes:

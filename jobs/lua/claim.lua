@@ -12,6 +12,7 @@ local function start(job)
   local log = cjson.decode(attempts)
   log[#log + 1] = {n = attempt, worker = owner, started = at}
   redis.call('HINCRBY', job_key(job), 'waited', at - queued)
+  observe('queue_seconds', (get(job, 'pool')), (at - queued) / 1000)
   redis.call('HSETNX', job_key(job), 'started', at)
   redis.call('HDEL', job_key(job), 'start_by', 'avoid', 'avoid_until')
   redis.call('HSET', job_key(job), 'owner', owner, 'node', node, 'task', task, 'attempts', cjson.encode(log))

@@ -21,6 +21,19 @@ local function count(name)
   redis.call('HINCRBY', P .. 'counters', name, 1)
 end
 
+-- One more observation for a histogram: counts by label and bound (seconds), and their sum; `jobs.observed` reads them.
+local BOUNDS = {0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600}
+local function observe(name, label, value)
+  local key, bound = P .. 'hist:' .. name, 'inf'
+  for number = #BOUNDS, 1, -1 do
+    if value <= BOUNDS[number] then
+      bound = BOUNDS[number]
+    end
+  end
+  redis.call('HINCRBY', key, label .. '|' .. bound, 1)
+  redis.call('HINCRBYFLOAT', key, label .. '|sum', value)
+end
+
 local function event(id, kind, version, state, data)
   redis.call('XADD', P .. 'ev:' .. id, 'MAXLEN', '~', 500, '*',
     'type', kind, 'version', version, 'state', state, 'data', data or '{}')
@@ -194,6 +207,10 @@ local function move(id, to, data)
     redis.call('ZREM', P .. 'rings', id)
     line.leave(id)
     weigh(id, pool, -1)
+  end
+  if from == 'canceling' and to == 'canceled' then
+    local asked = redis.call('ZSCORE', P .. 'canceling', id)
+    observe('cancel_seconds', '', (at - (asked or at)) / 1000)
   end
   if OWNED[from] and not OWNED[to] then
     redis.call('ZREM', P .. 'leases', id)

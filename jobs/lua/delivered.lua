@@ -21,5 +21,9 @@ if state == 'pending' then
 else
   redis.call('ZREM', P .. 'msgs-due', id)
   count('webhooks_' .. state)
+  local made = tonumber(redis.call('HGET', key, 'created'))
+  if made and state == 'delivered' then
+    observe('webhook_seconds', '', (at - made) / 1000)
+  end
 end
 return 1

@@ -34,6 +34,21 @@ if used > 0 then
   redis.call('PEXPIRE', spent, 172800000)
 end
 redis.call('HSET', job_key(id), 'committed', fence)
+local saved = 0
+for _, stage in ipairs(values.progress and cjson.decode(values.progress).stages or {}) do
+  saved = saved + (tonumber(stage.saved_seconds) or 0)
+  if stage.state == 'done' and tonumber(stage.seconds) and stage.cache ~= 'hit' then
+    observe('stage_seconds', stage.name, stage.seconds)
+  end
+end
+if saved > 0 then
+  redis.call('HINCRBY', P .. 'counters', 'cache_saved_ms', math.floor(saved * 1000))
+end
+local peak = values.usage and tonumber(cjson.decode(values.usage).peak_vram_bytes) or 0
+local owner = get(id, 'owner')
+if owner and peak > tonumber(redis.call('HGET', P .. 'vram', owner) or 0) then
+  redis.call('HSET', P .. 'vram', owner, string.format('%.0f', peak))
+end
 end_attempt(id, to == 'failed' and how or to)
 move(id, to)
 return to

@@ -60,7 +60,7 @@ def test_a_local_store_takes_an_announced_file_by_a_signed_address(http, clip, p
     complete = upload["urls"]["complete"]
     problem(http.post(complete), 409, "state_conflict")
     problem(http.post(complete, headers=as_beta), 404, "not_found")
-    problem(http.put(upload["url"] + "x", content=b"x"), 404, "not_found")
+    problem(http.put(upload["url"] + "x", content=b"x"), 401, "unauthorized")
     problem(http.put(upload["url"], content=clip.read_bytes()[:-1]), 409, "hash_mismatch")
     sent = http.put(upload["url"], content=clip.read_bytes(), headers={"Authorization": ""})
     assert sent.status_code == 204
