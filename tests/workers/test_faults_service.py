@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import statistics
 import subprocess
 import sys
@@ -224,8 +225,8 @@ async def follow(http: httpx.AsyncClient, job_id: str, ends: list[str]) -> None:
     ends.append(kinds[-1])
 
 
-def test_f28_a_thousand_pollers_and_200_streams_share_few_connections(api, record_property) -> None:
-    """Times are recorded, not asserted: they are the machine's. Connections are few, streams end, nothing fails."""
+def test_f28_a_thousand_pollers_and_200_streams_share_few_connections(api) -> None:
+    """Times are logged, not asserted: they are the machine's. Connections are few, streams end, nothing fails."""
     stack = api.stack
     api.start(api_max_streams="300")
     body, http = api.body(), api.http
@@ -256,8 +257,8 @@ def test_f28_a_thousand_pollers_and_200_streams_share_few_connections(api, recor
     finally:
         over.set()
         thread.join()
-    record_property("p99_ms", round(1000 * statistics.quantiles(spent, n=100)[98], 1))
-    record_property("requests", len(spent))
+    p99 = round(1000 * statistics.quantiles(spent, n=100)[98])
+    logging.getLogger(__name__).info("%d polls, p99 %d ms, %d connections to Redis", len(spent), p99, most[0] - before)
     assert set(seen) <= {200, 304} and seen[304] > seen[200] >= 1000
     assert Counter(ends) == {"end": 200}
     assert most[0] - before <= 4  # one API process, and what was there before
