@@ -105,6 +105,7 @@ def create_app(settings: Settings | None = None, api: ApiSettings | None = None)
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: "_".join(map(str, (*route.tags[:1], route.name))),
     )
     for module in ROUTERS:
         app.include_router(module.ROUTER)

@@ -48,6 +48,15 @@ def add_idempotency(paths: dict[str, Any]) -> None:
         operation["responses"].setdefault("409", problems(409)[409])
 
 
+def plain_streams(paths: dict[str, Any]) -> None:
+    """Describe event streams as text: `itemSchema` came with OpenAPI 3.2, and this document is 3.1."""
+    operations = (operation for path in paths.values() for operation in path.values() if isinstance(operation, dict))
+    for answer in (answer for operation in operations for answer in operation.get("responses", {}).values()):
+        stream = answer.get("content", {}).get("text/event-stream")
+        if stream is not None and stream.pop("itemSchema", None):
+            stream["schema"] = {"type": "string", "description": "Server-sent events."}
+
+
 def document(app: FastAPI) -> dict[str, Any]:
     """Build the document once."""
     if app.openapi_schema is None:
@@ -60,6 +69,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             tags=TAGS,
         )
         add_idempotency(built["paths"])
+        plain_streams(built["paths"])
         parts = built.setdefault("components", {})
         parts.setdefault("schemas", {})["ProblemView"] = ProblemView.model_json_schema()
         add_schema(parts["schemas"], BatchMatrix)

@@ -31,6 +31,7 @@ FIELDS = (
         "cancel",
         "settling",
         "max_concurrent",
+        "swept",
     ),
     *("labels", "metadata", "n:deleted"),
     *(f"n:{state}" for state in State),
@@ -60,6 +61,8 @@ class Batch(BaseModel):
     deleted: int
     active_fraction: float = 0.0
     canceled: bool
+    swept: int = 0
+    """So many of its jobs were looked at by a cancel."""
     settling: bool
     """Its jobs are being rebuilt from the store."""
     matrix: dict[str, JsonValue] | None
@@ -186,7 +189,7 @@ def batch_from(batch_id: str, row: dict[str, str]) -> Batch:
     """Build the batch of a hash."""
     counts = {state: int(row.get(f"n:{state}", 0)) for state in State}
     deleted, total = int(row.get("n:deleted", 0)), int(row["total"])
-    plain: dict[str, Any] = {name: int(row.get(name) or 0) for name in ("version", "cursor", "ended")}
+    plain: dict[str, Any] = {name: int(row.get(name) or 0) for name in ("version", "cursor", "ended", "swept")}
     texts: dict[str, Any] = {name: json.loads(row.get(name) or "{}") for name in ("labels", "metadata")}
     return Batch(
         id=batch_id,

@@ -85,7 +85,8 @@ def _advance(engine: Engine, tenant: str, batch_id: str, lock: Lock, until: floa
         batch = batches.find(batch_id, tenant)
     if batch is not None and batch.canceled and not batch.state.terminal:
         batch_manifest.mark(engine.store, tenant, batch_id, "canceled")
-        _cancel_jobs(engine, batch)
+        if not _cancel_jobs(engine, batch, lock, until):
+            return False
     batches.done(batch_id)
     return True
 
@@ -129,12 +130,20 @@ def _fields(job: Manifest, records: Records) -> str:
     )
 
 
-def _cancel_jobs(engine: Engine, batch: Batch) -> None:
-    """Cancel the jobs that exist; for those that have ended, or were never created, nothing happens."""
-    for start in range(0, batch.total, CHUNK):
+def _cancel_jobs(engine: Engine, batch: Batch, lock: Lock, until: float) -> bool:
+    """Cancel the jobs that exist, from where an earlier try stopped. False when time is up before all are seen to.
+
+    To jobs that have ended, or were never created, nothing happens.
+    """
+    records, key = engine.records, f"{engine.records.prefix}batch:{batch.id}"
+    for start in range(batch.swept, batch.total, CHUNK):
         numbers = range(start, min(batch.total, start + CHUNK))
         calls = [("cancel", (ids.numbered(ids.JOB, batch.id, index), batch.tenant)) for index in numbers]
-        engine.records.run.many(calls)
+        records.run.many(calls)
+        records.ask("HSET", key, "swept", numbers.stop)
+        if numbers.stop < batch.total and (time.monotonic() > until or not lock.keep()):
+            return False
+    return True
 
 
 def tend(engine: Engine, seconds: float) -> None:

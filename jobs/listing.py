@@ -90,13 +90,24 @@ def list_batch(records: Records, tenant: str, members: Members, query: Query) ->
     stop = min(members.total, start + MOST_SCANNED)
     while start < stop and len(found) < query.limit:
         with available():
-            jobs = [job for job in _load(records, tenant, members.ids(start)) if query.matches(job)]
+            wanted = _in_states(records, members.ids(start), query.state)
+            jobs = [job for job in _load(records, tenant, wanted) if query.matches(job)]
         start += CHUNK
         found += jobs
     if len(found) > query.limit:
         found = found[: query.limit]
         start = found[-1].batch.index + 1 if found[-1].batch else start
     return Page(tuple(found), _encode(start) if start < members.total else None, "")
+
+
+def _in_states(records: Records, job_ids: list[str], states: frozenset[State]) -> list[str]:
+    """Return those jobs that are in one of the states, all of them for none; cheaper than reading the jobs."""
+    if not states:
+        return job_ids
+    pipe = records.redis.pipeline(transaction=False)
+    for job_id in job_ids:
+        pipe.hget(f"{records.prefix}job:{job_id}", "state")
+    return [job_id for job_id, state in zip(job_ids, pipe.execute(), strict=True) if state in states]
 
 
 def _newest_first(records: Records, tenant: str, query: Query) -> Page:

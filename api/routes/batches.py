@@ -174,7 +174,9 @@ def cancel_batch(batch_id: BatchId, held: Held, tenant: Caller, response: Respon
     """Ask every job of the batch to stop, and create no more. Idempotent: an ended batch is answered as it is."""
     found = Batches(held.records)
     if not found.cancel(batch_id, tenant).terminal:
-        batch_work.advance(batch_work.Engine(held.records, held.store, held.bell), tenant, batch_id, 0.0)
+        batch_work.advance(
+            batch_work.Engine(held.records, held.store, held.bell), tenant, batch_id, held.api.batch_seconds
+        )
     batch = found.get(batch_id, tenant)
     response.status_code = 200 if batch.state.terminal else 202
     label(response, batch)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from jobs import ids
+from jobs.batch_records import Batches
 from jobs.batch_work import Engine, advance, tend
 from jobs.deliveries import Deliveries
 from jobs.leases import Leases, Owner
@@ -317,3 +318,13 @@ def test_a_batch_runs_no_more_at_once_than_it_was_allowed(post, http, matrix, en
     assert [claim is not None for claim in claims] == [True, True, False]
     waiting = http.get(batch["urls"]["jobs"], params={"state": "queued"}).json()["data"]
     assert {job["queue"]["reason"] for job in waiting} == {"batch_limit"}
+
+
+def test_a_cancel_that_runs_out_of_time_is_finished_by_the_scheduler(post, http, matrix, engine, monkeypatch):
+    batch = post(matrix).json()
+    monkeypatch.setattr("jobs.batch_work.CHUNK", 5)
+    Batches(engine.records).cancel(batch["id"], "alpha")
+    assert not advance(engine, "alpha", batch["id"], -1.0)
+    assert http.get(batch["urls"]["self"]).json()["counts"]["canceled"] == 5
+    tend(engine, 5.0)
+    assert http.get(batch["urls"]["self"]).json()["state"] == "canceled"
