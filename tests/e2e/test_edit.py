@@ -1,5 +1,7 @@
 """A clip goes in, an edited clip comes out: HTTP, record, Celery worker, engine, store, download."""
 
+import json
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -66,3 +68,39 @@ def test_a_port_in_use_is_told(stack, tmp_path):
     with pytest.raises(StackError, match="cannot listen") as told, Stack(tmp_path, port=int(stack.url.split(":")[-1])):
         pass
     assert told.value.usage
+
+
+def test_a_batch_by_command_line_reuses_inversions_and_teaches_estimates(stack, client, ball, tmp_path):
+    small = ["-p", "width=64", "-p", "height=64", "-p", "num_inference_steps=3", "-p", "num_inversion_steps=3"]
+    axes = [
+        "--video",
+        str(ball),
+        "-m",
+        "frame_by_frame",
+        "--prompt",
+        "a ball",
+        "--prompt",
+        "a box",
+        "--prompt",
+        "a cat",
+    ]
+    words = ["--source-prompt", "a square that moves"]
+    out = tmp_path / "batch"
+    done = CliRunner().invoke(app, ["batch", *axes, *words, *small, "-o", str(out), "--server", stack.url])
+    assert done.exit_code == 0, done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    assert len(list(out.glob("*.mp4"))) == summary["counts"]["succeeded"] == 3
+    [*_, last] = client.batches.jobs(summary["batch"])
+    assert stages(last)["invert"] == "hit"
+    params = {"width": 64, "height": 64, "num_inference_steps": 3, "num_inversion_steps": 3}
+    told = client.estimate(
+        method="frame_by_frame",
+        video=client.upload(ball).id,
+        prompt="a dog",
+        source_prompt="a square that moves",
+        params=params,
+    )
+    assert told.seconds > 0 and told.samples >= 3 and told.queue.workers == 1 and told.eta.finish is not None
+    assert {stage.name: stage.cache for stage in told.stages}["invert"] == "hit"
+    assert client.method("frame_by_frame").times.jobs >= 3
+    assert client.usage().bytes_stored.used > 0
