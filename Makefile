@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo up test test-faults test-deploy test-studio studio test-slow check format catalogue bench soak clean
+.PHONY: help demo up test test-faults test-deploy test-studio studio test-slow check audit format catalogue bench soak clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -52,6 +52,12 @@ check: .venv/.done ## format, lint, types, import rules, catalogue
 	$(BIN)/python -m models catalogue --check
 	$(BIN)/python -m pytest tests/test_budgets.py
 
+audit: ## known holes in the locked packages (asks a vulnerability service), and a bill of materials: sbom.json
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0
+	.venv-audit/bin/cyclonedx-py requirements requirements.lock --output-format JSON --output-file sbom.json
+	.venv-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+
 format: .venv/.done ## put the code in order
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -66,4 +72,4 @@ soak: .venv/.done ## 2,000 jobs of 20 clients while workers are killed: figures 
 	$(BIN)/python -m api.soak
 
 clean: ## remove what the targets built
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache demo.mp4
+	rm -rf .venv .venv-audit sbom.json .pytest_cache .mypy_cache .ruff_cache .import_linter_cache demo.mp4

@@ -36,5 +36,6 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
-    for noisy in ("botocore", "boto3", "urllib3", "kombu", "amqp", "s3transfer"):
+    # httpx writes the whole address of every request, with whatever token is in it
+    for noisy in ("botocore", "boto3", "urllib3", "kombu", "amqp", "s3transfer", "httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))

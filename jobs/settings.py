@@ -122,6 +122,12 @@ class Settings(BaseSettings):
     webhook_timeout_seconds: float = Field(default=15.0, gt=0)
     webhook_ttl_seconds: float = Field(default=14 * DAY, gt=0)
     """How long deliveries are listed."""
+    # what may be made
+    policy: str = ""
+    """`module:function` that judges prompts and pictures, see `workers.policy`; empty is off."""
+    policy_mode: Literal["enforce", "log"] = "enforce"
+    policy_frames: int = Field(default=8, ge=1, le=64)
+    """Pictures that are looked at of a clip."""
     # the stage cache
     cache_memory_bytes: int = Field(default=1 * GIB, ge=0)
     cache_disk_bytes: int = Field(default=20 * GIB, ge=0)

@@ -169,7 +169,7 @@ def check_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         entries: dict[str, Any] = dict(json.loads(raw))
         entries.pop("__metadata__", None)
         spans = sorted((*_span(entry), name) for name, entry in entries.items())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _broken(path, f"its header is malformed ({error})") from error
     position = 0
     for begin, end, name in spans:

@@ -3,6 +3,7 @@
 import gc
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -19,8 +20,10 @@ from models.errors import Cancelled
 from models.method import validated
 from models.params import VideoParams
 from models.types import File, Frames, Video
+from models.video import limited
 from workers import device as devices
 from workers import series
+from workers.screen import limits, screen
 from workers.warm import Warm
 from workers.work import Edit, Hooks, Made, MadeFile
 
@@ -37,7 +40,7 @@ def warm(settings: Settings) -> Warm:
 def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
     """Perform one edit. Raises the errors of `models.errors`; drops its tensors whatever happens."""
     kind = engine.find(task.method)
-    inputs = _files(task)
+    inputs = _files(replace(task, inputs=screen(task.inputs, settings)))
     params, _ = validated(kind, task.params, inputs)  # before weights are read, which may take minutes
     backbone, was_warm = warm(settings).get(task.checkpoint, kind.backbone.family, hooks.loading)
     devices.begin(backbone.device)
@@ -47,7 +50,7 @@ def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
         hooks.tell(progress.stage, progress.state, progress.step, progress.steps)
 
     try:
-        with backbone.sparing() if task.frugal else nullcontext():
+        with limited(limits(settings)), backbone.sparing() if task.frugal else nullcontext():
             result = engine.run(
                 kind,
                 task.params,

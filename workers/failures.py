@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from jobs.codes import JOB_CODES
+from jobs.media import MediaRefused
 from jobs.schema import JobError
 from jobs.store import StoreUnavailable
 from models.errors import EditError, OutOfMemory
@@ -24,6 +25,14 @@ FATAL = (
 """Words of errors after which a device answers nothing but errors: the process must be replaced."""
 
 log = structlog.get_logger(__name__)
+
+
+class PolicyRefused(Exception):
+    """The content policy forbids the text or the pictures. `reason` is the policy's own word for it."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(code)
+        self.code, self.reason = code, reason
 
 
 class FetchFailed(Exception):
@@ -52,6 +61,10 @@ def explain(error: Exception, **where: Any) -> JobError:
         return JobError.of(code, error.message, **where, **extra)
     if isinstance(error, FetchFailed):
         return JobError.of("input.fetch_failed", str(error), **where)
+    if isinstance(error, MediaRefused):
+        return JobError.of(error.code, error.detail, **where)
+    if isinstance(error, PolicyRefused):
+        return JobError.of(error.code, error.reason, **where)
     if isinstance(error, StoreUnavailable):
         return JobError.of("storage_unavailable", "the object store cannot be reached", **where)
     if isinstance(error, MemoryError):

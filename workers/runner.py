@@ -24,6 +24,7 @@ from workers.attempt import Attempt
 from workers.caches import Caches
 from workers.frugal import with_second_plan
 from workers.heartbeat import Heartbeat
+from workers.policy import policed
 from workers.signs import drain_file, note_trouble, unfit
 from workers.work import load_engine
 
@@ -45,7 +46,7 @@ class Runner:
         self.store = open_store(settings)
         self.bell = Bell(settings)
         self.caches = Caches(self.records, self.store)
-        self.engine = with_second_plan(load_engine(settings.engine))
+        self.engine = policed(with_second_plan(load_engine(settings.engine)), settings)
         self._loaded: tuple[str, ...] = ()
         self._work = settings.data_dir / "work" / settings.worker_id
         shutil.rmtree(self._work, ignore_errors=True)  # what a killed predecessor left

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from models.errors import InvalidInput
-from models.video.source import Limits
+from models.video.source import Limits, standing
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -18,7 +18,7 @@ def read_picture(
     path: Path, *, width: int, height: int, limits: Limits | None = None
 ) -> Float[Tensor, "3 height width"]:
     """The picture upright, its middle cut out at the wanted sides' ratio, scaled: 0…1. Raises InvalidInput."""
-    most = (limits or Limits()).max_pixels
+    most = (limits or standing()).max_pixels
     try:
         with Image.open(path, formats=FORMATS) as opened:
             if opened.width * opened.height > most:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.errors import InvalidInput
 from models.types import Frames
-from models.video.source import Limits, Probe, decoded, opened, probe
+from models.video.source import Limits, Probe, decoded, opened, probe, standing
 
 MULTIPLE = 64
 TIME_TOLERANCE_SECONDS = 0.001
@@ -76,7 +76,7 @@ def read(
     is resampled by time: each frame of the result is the one on display at its moment. With `crop` another aspect ratio
     keeps the middle of the picture instead of squeezing it. Raises InvalidInput.
     """
-    limits = limits or Limits()
+    limits = limits or standing()
     source = probe(path, limits)
     size = working_size(source.width, source.height, native_size, width, height)
     scaled = _covering(source, size) if crop else size

@@ -6,6 +6,7 @@ other file and no network. Sizes and lengths are checked in the header and count
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -39,6 +40,24 @@ class Limits:
     max_memory_bytes: int = 8 << 30
 
 
+_standing: ContextVar[Limits | None] = ContextVar("limits", default=None)
+
+
+@contextmanager
+def limited(limits: Limits) -> Iterator[None]:
+    """Inside, every file that is read without limits of its own has these. What surrounds an edit sets them once."""
+    token = _standing.set(limits)
+    try:
+        yield
+    finally:
+        _standing.reset(token)
+
+
+def standing() -> Limits:
+    """The limits that hold here: those of `limited`, or the usual ones."""
+    return _standing.get() or Limits()
+
+
 @dataclass(frozen=True)
 class Probe:
     """A clip as displayed: square pixels, upright.
@@ -61,7 +80,7 @@ class Probe:
 
 def probe(path: Path, limits: Limits | None = None) -> Probe:
     """Measure a clip, decoding one frame. Raises InvalidInput with the code that says what is wrong with it."""
-    limits = limits or Limits()
+    limits = limits or standing()
     with opened(path, limits) as (container, stream):
         times = _times(container, stream, limits)
         interval = _usual_interval(times, stream)

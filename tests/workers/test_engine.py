@@ -165,7 +165,7 @@ def test_other_tenants_and_modes_do_not_share_the_cache(house: House, clip: byte
 @pytest.mark.parametrize(
     ("change", "code", "stage"),
     [
-        ({"clip": b"just text"}, "input.not_video", "prepare"),
+        ({"clip": b"just text"}, "input.not_video", "fetch"),
         ({"params": STEPS | {"num_inference_steps": -1}}, "validation_failed", "fetch"),
         ({"params": STEPS | {"no_such": 1}}, "validation_failed", "fetch"),
         ({"method": "no_such_method"}, "unknown_method", "fetch"),
