@@ -80,6 +80,7 @@ TOY = {
             "zest": {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5, "x-stage": "invert"},
             "hops": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 50, "x-stage": "invert"},
             "odd": {"type": "boolean", "default": False, "x-stage": "edit"},
+            "early": {"type": "boolean", "default": False, "x-stage": "fit"},
             "tags": {"type": "array", "items": {"type": "string"}, "default": [], "x-stage": "edit"},
             "cap": {
                 "anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}],
@@ -145,6 +146,7 @@ def test_a_toy_method_has_a_form_that_works(page, ball):
         "invert",
         "edit",
     ]
+    assert page.locator("[data-stage=invert] #f-early").count() == 1  # of a stage that it leaves out: the next one
     assert "re-runs from invert; prepare is kept" in page.locator("[data-stage=invert]").inner_text()
     assert page.locator("#f-mood-help").inner_text().strip() == "Mood."
     page.locator("#f-prompt").fill("anything")

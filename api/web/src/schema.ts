@@ -57,9 +57,19 @@ export function fieldOf(name: string, whole: Schema, required: boolean): Field {
   };
 }
 
+const ORDER = ["prepare", "fit", "invert", "edit", "decode"];
+
+/** The stage of this method that reads such a field first: a block may name one that the method leaves out. */
+function stageIn({ stages }: Method, stage: string): string {
+  return ORDER.slice(ORDER.indexOf(stage)).find((later) => stages.includes(later)) ?? stages[stages.length - 1] ?? stage;
+}
+
 export function fieldsOf(method: Method): Field[] {
   const required = method.params.required ?? [];
-  return Object.entries(method.params.properties).map(([name, schema]) => fieldOf(name, schema, required.includes(name)));
+  return Object.entries(method.params.properties).map(([name, schema]) => {
+    const field = fieldOf(name, schema, required.includes(name));
+    return { ...field, stage: stageIn(method, field.stage) };
+  });
 }
 
 /** Fields that the control of another one fills in: the words of its boxes, the frame of its points. */
