@@ -34,6 +34,9 @@ SETTINGS = (
         "the miniature was trained and judged at 4; at 7.5 it oversaturates, which costs 1 to 2 dB of PSNR",
     ),
     Setting(
+        "quality_prompt", "", "words like `best quality` are not in the miniature's vocabulary", ("ground_a_video",)
+    ),
+    Setting(
         "learning_rate",
         3e-4,
         "tuning is cut to 30 steps (`--fit-steps`); ten times the step size makes up for it",
