@@ -27,7 +27,7 @@ from models.types import File
 Figures = dict[str, Any]
 
 STEPS = 20
-TUNING = {"num_tuning_steps": 60, "learning_rate": 1e-3}
+TUNING = {"num_tuning_steps": 150, "learning_rate": 3e-3}
 UNTUNED = {"num_tuning_steps": 1, "learning_rate": 1e-12}
 SHORT, LONG = 24, 96
 BOUNDED = {
