@@ -45,6 +45,8 @@ def test_bars_say_what_is_missed():
     assert report.verdict("medm", shaky).misses == ["warp error 0.75 of frame_by_frame's, bar 0.7"]
     blind = suite.rows(chosen, "miniature", done(chosen, {"frame_by_frame": [0.02], "medm": [0.01]}, success=0.5))
     assert report.verdict("medm", blind).misses == ["edit success of subject 50%, bar 60%"]
+    part = [row for row in steady if row["method"] != "medm" or row["edit_kind"] != "style"]
+    assert "not yet run: style" in report.bars(part) and "not yet run" not in report.bars(steady)
     assert "met" in report.bars(steady) and "[missed](#medm)" in report.bars(shaky)
 
 
