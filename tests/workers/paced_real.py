@@ -1,4 +1,4 @@
-"""The service's own engine at a pace: a tenth of a second a step at least, so that a test can act between two."""
+"""The service's own engine at a pace: half a second a step at least, so that a test can act between two."""
 
 import time
 from dataclasses import replace
@@ -7,7 +7,7 @@ from jobs.settings import Settings
 from workers import engine
 from workers.work import Edit, Hooks, Made
 
-STEP_SECONDS = 0.1
+STEP_SECONDS = 0.5
 
 
 def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:

@@ -18,13 +18,13 @@ REAL = {
     "engine": "paced_real:edit",
     "checkpoint": "tiny",
     "device": "cpu",
-    "shutdown_grace_seconds": 6,
+    "shutdown_grace_seconds": 20,
     "lease_seconds": 15,
 }
 BODY = {
     "method": "tune_a_video",
     "prompt": {"target": "a red car", "source": "a car"},
-    "params": {"num_tuning_steps": 80, "num_inversion_steps": 5, "num_inference_steps": 80},
+    "params": {"num_tuning_steps": 60, "num_inversion_steps": 5, "num_inference_steps": 60},
     "cache": {"inversion": "use"},
 }
 
@@ -60,19 +60,19 @@ def uninterrupted(stack: Any, clip: bytes) -> Job:
     worker = stack.worker("whole")
     done = stack.wait(stack.submit(clip, **BODY), "succeeded", seconds=600)
     worker.terminate()  # it would answer the bells of others
-    worker.wait(20)
+    worker.wait(60)
     return done
 
 
 def test_shutdowns_inside_tuning_and_denoising_repeat_no_step(make_stack, clip) -> None:
-    expected = uninterrupted(make_stack(**REAL, redis_prefix="whole:"), clip)
+    expected = uninterrupted(make_stack(**REAL | {"engine": "workers.engine:edit"}, redis_prefix="whole:"), clip)
     stack = make_stack(**REAL)
     job, stopped = stack.submit(clip, **BODY), []
     for number, stage in enumerate(("fit", "edit")):
         worker = stack.worker(f"w{number}")
         reach(stack, job, stage, 1)
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(20) == 0
+        assert worker.wait(60) == 0
         handed = stack.job(job)
         assert (handed.state, handed.attempt, handed.attempts[-1].ended) == ("queued", 0, "preempted")
         stopped += kept_steps(stack)
