@@ -54,6 +54,8 @@ def test_answers_about_what_is_there_are_documented(operation, served, clip, loc
         job = client.edit(method="frame_by_frame", video=asset.id, prompt="x")
     matrix = {"videos": [{"video": {"asset": asset.id}}], "methods": [{"method": "frame_by_frame"}]}
     batch = httpx.post(f"{served}/v1/batches", json=matrix | {"prompts": [{"target": "x"}]}).json()
+    announced = {"size_bytes": clip.stat().st_size}
+    upload = httpx.post(f"{served}/v1/uploads", json=announced).json()
     for ended in (job.id, ids.numbered(ids.JOB, batch["id"], 0)):
         local_worker.succeed(ended)
     there = {
@@ -61,6 +63,7 @@ def test_answers_about_what_is_there_are_documented(operation, served, clip, loc
         "asset_id": asset.id,
         "job_id": job.id,
         "batch_id": batch["id"],
+        "upload_id": upload["id"],
         "name": "video.mp4",
         "code": "not_found",
         "endpoint_id": local_delivery.endpoint,
