@@ -28,6 +28,8 @@ LONGEST = 255
 HOLD_SECONDS = 15.0
 """A first request says that it still runs; after so long without a word it counts as lost with its process."""
 RENEW_SECONDS = 5.0
+RETRY_SECONDS = 5
+"""Advice to whoever repeats too early: a client that tries five times outlives a dead first request's hold."""
 KEPT_HEADERS = ("content-type", "location", "etag", "link", "retry-after", "preference-applied")
 STREAMED = ("/v1/uploads",)
 """Bodies that are not read twice: their length and name stand for them; the content is addressed by its digest."""
@@ -78,7 +80,7 @@ async def answer_once(request: Request, handler: Callable[[Request], Awaitable[R
     try:
         begun = await run_in_threadpool(answers.begin, tenant, once, HOLD_SECONDS)
     except InProgress:
-        raise Problem("idempotency_in_progress") from None
+        raise Problem("idempotency_in_progress", retry_after=RETRY_SECONDS) from None
     if isinstance(begun, Answer):
         return Response(begun.body, begun.status, dict(begun.headers) | {REPLAYED: "true"})
     kept: Any = None

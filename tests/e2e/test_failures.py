@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 
 from api.client import Client
 
@@ -37,6 +39,28 @@ def test_a_killed_api_and_a_killed_valkey_lose_nothing(stack, client, edit):
     *_, last = client.watch(job.id)
     assert last.state == "succeeded", last.error
     assert [row.id for row in client.jobs(limit=1).data] == [job.id]
+
+
+def test_an_api_killed_while_it_creates_a_batch_loses_and_doubles_nothing(stack, client, ball):
+    asset, prompts = client.upload(ball).id, [f"a ball, number {number}" for number in range(300)]
+    made = []
+    sender = threading.Thread(
+        target=lambda: made.append(client.batches.create([asset], prompts, ["frame_by_frame"], params={"width": 64}))
+    )
+    sender.start()
+    with Client(stack.url) as other:
+        while not other.batches.page().data:
+            time.sleep(0.02)
+        os.kill(stack.child("api").pid, signal.SIGKILL)
+        sender.join(timeout=90)  # the client sends it again, with the same key
+        [batch] = other.batches.page().data
+        assert [one.id for one in made] == [batch.id]
+        while other.batches.get(batch.id).state == "accepted":
+            time.sleep(0.1)
+        assert [job.batch.index for job in other.batches.jobs(batch.id)] == list(range(300))
+        other.batches.cancel(batch.id)
+        *_, last = other.batches.watch(batch.id)
+    assert (last.state, last.created, sum(last.counts.values())) == ("canceled", 300, 300)
 
 
 def test_ctrl_c_leaves_no_process_and_the_next_start_goes_on(up, gone, ball, small):
