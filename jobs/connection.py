@@ -49,7 +49,7 @@ def connect(url: str, *, timeout_seconds: float = 2.0) -> Any:
     pool = redis.BlockingConnectionPool.from_url(
         url,
         max_connections=MOST_CONNECTIONS,
-        timeout=timeout_seconds / 4,
+        timeout=timeout_seconds,
         decode_responses=True,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=min(1.0, timeout_seconds),
