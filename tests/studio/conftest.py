@@ -1,4 +1,4 @@
-"""The page in Debian's Chromium against the whole embedded stack, with the tiny network."""
+"""The page in Debian's Chromium against the whole embedded stack, with the miniature."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ from api.embedded import Stack
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-SETTINGS = {"checkpoint": "tiny", "lease_seconds": "3", "scheduler_interval_seconds": "0.3"}
+SETTINGS = {"checkpoint": "miniature", "lease_seconds": "3", "scheduler_interval_seconds": "0.3"}
 FLAGS = [
     "--disable-gpu",
     "--disable-quic",
