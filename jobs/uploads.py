@@ -82,10 +82,11 @@ class Uploads:
             return None
 
     def opened(self, tenant: str, upload_id: str, token: str) -> Upload | None:
-        """Return the upload that this token may write, or None."""
+        """Return the upload that this token may still write, or None."""
         upload = self.find(tenant, upload_id)
-        fits = upload is not None and upload.token_digest and hmac.compare_digest(upload.token_digest, _digest(token))
-        return upload if fits else None
+        if upload is None or not upload.token_digest or upload.expires_at <= datetime.now(UTC):
+            return None
+        return upload if hmac.compare_digest(upload.token_digest, _digest(token)) else None
 
     def became(self, upload: Upload, asset_id: str) -> None:
         """Note the asset; the file as it was sent is not needed any more."""

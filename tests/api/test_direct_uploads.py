@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import struct
 import time
 
@@ -70,6 +71,25 @@ def test_a_local_store_takes_an_announced_file_by_a_signed_address(http, clip, p
     assert http.get(asset.json()["urls"]["content"]).content == clip.read_bytes()
     again = http.post("/v1/assets/from-hash", json={"sha256": asset.json()["sha256"]})
     assert again.json()["id"] == asset.json()["id"]
+
+
+def test_s14_a_signed_address_is_good_for_its_own_file_and_time(http, clip, settings, problem):
+    content = clip.read_bytes()
+    mine, other, late = (announce(http, clip).json() for _ in range(3))
+    problem(http.put(mine["url"].replace(mine["id"], other["id"]), content=content), 401, "unauthorized")
+    tenant = httpx.URL(mine["url"]).params["tenant"]
+    problem(http.put(mine["url"].replace(f"tenant={tenant}", "tenant=beta"), content=content), 401, "unauthorized")
+    problem(http.put(mine["url"], content=content + b"more"), 409, "hash_mismatch")
+    problem(http.post(other["urls"]["complete"]), 409, "state_conflict")
+    store = open_store(settings)
+    record = layout.upload_record(tenant, late["id"])
+    kept = json.loads(store.get_bytes(record)) | {"expires_at": "2020-01-01T00:00:00Z"}
+    store.put_bytes(record, json.dumps(kept).encode())
+    problem(http.put(late["url"], content=content), 401, "unauthorized")
+    assert store.head(layout.upload_file(tenant, late["id"])) is None
+    page = b"<script>" * (len(content) // 8 + 1)
+    problem(http.put(mine["url"], content=page[: len(content)]), 415, "unsupported_media")
+    problem(http.post(mine["urls"]["complete"]), 409, "state_conflict")
 
 
 @pytest.mark.parametrize(
