@@ -5,6 +5,8 @@ import signal
 import threading
 import time
 
+import pytest
+
 from api.client import Client
 
 
@@ -41,6 +43,7 @@ def test_a_killed_api_and_a_killed_valkey_lose_nothing(stack, client, edit):
     assert [row.id for row in client.jobs(limit=1).data] == [job.id]
 
 
+@pytest.mark.faults
 def test_an_api_killed_while_it_creates_a_batch_loses_and_doubles_nothing(stack, client, ball):
     asset, prompts = client.upload(ball).id, [f"a ball, number {number}" for number in range(300)]
     made = []
