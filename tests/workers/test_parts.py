@@ -142,7 +142,7 @@ def test_a_second_plan_is_tried_once_and_not_for_a_job_that_must_stop(tmp_path: 
         return Made(())
 
     def run(method: str, *, stop: bool = False) -> Made:
-        hooks = Hooks(NoCache(), lambda *_: None, lambda: stop, lambda _: nullcontext())
+        hooks = Hooks(NoCache(), lambda *_: None, lambda: stop, lambda _: nullcontext(), None)
         return with_second_plan(engine)(Edit(method, "", {}, {}, "mp4", tmp_path, ""), hooks, Settings())
 
     assert [notice.code for notice in run("small").warnings] == ["memory_saved"]
