@@ -81,7 +81,8 @@ class History:
         """Return the stages whose result should be in the cache, by their fingerprints."""
         if not prints:
             return set()
-        found = self._remembered("MGET", *(f"{self._prefix}cached:{digest}" for digest in prints.values()))
+        # never from memory: the clip's last job may have ended a moment ago
+        found = self._records.ask("MGET", *(f"{self._prefix}cached:{digest}" for digest in prints.values()))
         return {stage for stage, there in zip(prints, found, strict=True) if there}
 
     def store(self, digests: Iterable[str]) -> None:
