@@ -27,12 +27,12 @@ import torch
 from models.backbones import unet3d
 from models.context import Context
 from models.guidance import cfg
+from models.guidance.sampling import sample
 from models.inversion.degraded import degraded
 from models.method import ImageFile, Method, Paper, VideoInput, asset, ladder
 from models.params import VideoParams, param
 from models.propagation.camera import Camera, moved
-from models.resume import Sampling
-from models.schedules.ddim import Schedule, add_noise, step
+from models.schedules.ddim import Schedule, add_noise
 from models.tuning import mixed, paths
 from models.types import Clip, Fitted, Frames, Latents
 from models.video.picture import read_picture
@@ -104,7 +104,7 @@ class Dreamix(Method):
         """Denoise the degraded clip with the tuned network: `1 c f h w`."""
         backbone, generator, n = ctx.backbone, ctx.generator(p.seed), p.num_inference_steps
         schedule = Schedule.from_config(backbone.scheduler_config)
-        stride, timesteps = schedule.stride(n), schedule.timesteps(n)[n - max(1, round(p.strength * n)) :]
+        timesteps = schedule.timesteps(n)[n - max(1, round(p.strength * n)) :]
         text = cfg.encode(backbone, p.prompt, p.negative_prompt, p.guidance_scale)
         network = paths.over_frames(backbone.unet, clip.latents.shape[2], ctx.generator(p.fit_seed))
         paths.load(network, fitted.weights)
@@ -114,13 +114,7 @@ class Dreamix(Method):
         if p.strength < 1:
             coarse = backbone.encode_frames(degraded(clip.frames, p.degrade_factor, p.temporal_stride))
             latents = add_noise(schedule, coarse, noise, timesteps[0])
-        state = Sampling(latents, generator)
-        for t in ctx.steps(timesteps, state):
-            output = cfg.guided(predict, state.latents, t, text, p.guidance_scale)
-            state.latents = step(
-                schedule, output, state.latents, level=t, to=t - stride, eta=p.eta, generator=generator
-            )
-        return state.latents
+        return sample(ctx, p, predict, schedule, timesteps, latents, text, eta=p.eta, generator=generator)
 
 
 def subject(ctx: Context, clip: Clip) -> Frames | None:

@@ -25,11 +25,11 @@ from models.attention.installed import RoutedAttention
 from models.backbones import sd
 from models.context import Context
 from models.guidance import cfg
+from models.guidance.sampling import sample
 from models.inversion import ddim
 from models.method import Method, Paper
 from models.params import VideoParams, param
-from models.resume import Sampling
-from models.schedules.ddim import Schedule, step
+from models.schedules.ddim import Schedule
 from models.temporal import inflation
 from models.temporal.shift_restricted import Axis, Norm, add_stam
 from models.tuning import inflated, one_shot, paths
@@ -93,17 +93,11 @@ class EI2(Method):
         """Sample from the inverted noise with the tuned network under the target prompt: `1 c f h w`."""
         backbone, generator = ctx.backbone, ctx.generator(p.seed)
         schedule = Schedule.from_config(backbone.scheduler_config)
-        stride, timesteps = schedule.stride(p.num_inference_steps), schedule.timesteps(p.num_inference_steps)
+        timesteps = schedule.timesteps(p.num_inference_steps)
         text = cfg.encode(backbone, p.prompt, p.negative_prompt, p.guidance_scale)
         predict = tuned(ctx, p, clip, fitted)
         latents = ddim.start(schedule, trajectory, timesteps[0])
-        state = Sampling(latents, generator)
-        for t in ctx.steps(timesteps, state):
-            output = cfg.guided(predict, state.latents, t, text, p.guidance_scale)
-            state.latents = step(
-                schedule, output, state.latents, level=t, to=t - stride, eta=p.eta, generator=generator
-            )
-        return state.latents
+        return sample(ctx, p, predict, schedule, timesteps, latents, text, eta=p.eta, generator=generator)
 
 
 def inflate(ctx: Context, p: Any, clip: Clip) -> Any:

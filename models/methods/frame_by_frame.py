@@ -15,11 +15,11 @@ Differs from the paper or its code:
 from models.backbones import sd
 from models.context import Context
 from models.guidance import cfg
+from models.guidance.sampling import sample
 from models.inversion import ddim
 from models.method import Method, Paper, ladder
 from models.params import VideoParams, param
-from models.resume import Sampling
-from models.schedules.ddim import Schedule, step
+from models.schedules.ddim import Schedule
 from models.types import Clip, Fitted, Latents, Trajectory
 
 VERSION = 1
@@ -47,15 +47,8 @@ class FrameByFrame(Method):
         backbone = ctx.backbone
         schedule = Schedule.from_config(backbone.scheduler_config)
         text = cfg.encode(backbone, p.prompt, p.negative_prompt, p.guidance_scale)
-        stride = schedule.stride(p.num_inference_steps)
         timesteps = schedule.timesteps(p.num_inference_steps)
         timesteps = timesteps[len(timesteps) - max(1, round(p.strength * len(timesteps))) :]
         predict, generator = cfg.in_parts(backbone.predict), ctx.generator(p.seed)
         latents = ddim.latents_at(schedule, trajectory, timesteps[0], ddim.lag(schedule, p))
-        state = Sampling(latents, generator)
-        for t in ctx.steps(timesteps, state):
-            output = cfg.guided(predict, state.latents, t, text, p.guidance_scale)
-            state.latents = step(
-                schedule, output, state.latents, level=t, to=t - stride, eta=p.eta, generator=generator
-            )
-        return state.latents
+        return sample(ctx, p, predict, schedule, timesteps, latents, text, eta=p.eta, generator=generator)

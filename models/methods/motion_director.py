@@ -34,11 +34,11 @@ from models.backbones import unet3d
 from models.context import Context
 from models.errors import InvalidParams
 from models.guidance import cfg
+from models.guidance.sampling import sample
 from models.inversion import ddim, noise_prior
 from models.method import Method, Paper, VideoFile, VideoInput, asset, ladder
 from models.params import VideoParams, param
-from models.resume import Sampling
-from models.schedules.ddim import Schedule, step
+from models.schedules.ddim import Schedule
 from models.temporal import inflation
 from models.tuning import paths
 from models.tuning import spatial_temporal_lora as dual
@@ -125,17 +125,13 @@ class MotionDirector(Method):
         """Sample with the motion under the target prompt: `1 c f h w`."""
         backbone = ctx.backbone
         schedule = Schedule.from_config(backbone.scheduler_config)
-        stride, timesteps = schedule.stride(p.num_inference_steps), schedule.timesteps(p.num_inference_steps)
+        timesteps = schedule.timesteps(p.num_inference_steps)
         text = cfg.encode(backbone, p.prompt, p.negative_prompt, p.guidance_scale)
         network = moved(ctx, p, clip, fitted, motion_scale=p.motion_scale, appearance_scale=p.appearance_scale)
         predict = paths.denoiser(backbone, network)
         fresh = torch.randn(clip.latents.shape, generator=ctx.generator(p.seed)).to(clip.latents)
         latents = noise_prior.mixed(trajectory.latents[-1], fresh, p.noise_prior)
-        state = Sampling(latents)
-        for t in ctx.steps(timesteps, state):
-            output = cfg.guided(predict, state.latents, t, text, p.guidance_scale)
-            state.latents = step(schedule, output, state.latents, level=t, to=t - stride)
-        return state.latents
+        return sample(ctx, p, predict, schedule, timesteps, latents, text)
 
 
 def learned_from(ctx: Context, p: Any, clip: Clip) -> Sequence[dual.Example]:

@@ -26,11 +26,11 @@ from models.attention.sparse_causal import sparse_causal
 from models.backbones import sd
 from models.context import Context
 from models.guidance import cfg
+from models.guidance.sampling import sample
 from models.inversion import ddim
 from models.method import Method, Paper
 from models.params import VideoParams, param
-from models.resume import Sampling
-from models.schedules.ddim import Schedule, step
+from models.schedules.ddim import Schedule
 from models.temporal import inflation
 from models.tuning import inflated, one_shot
 from models.types import Clip, Fitted, Latents, Trajectory
@@ -93,7 +93,7 @@ class TuneAVideo(Method):
         """Sample with the tuned network under the target prompt: `1 c f h w`."""
         backbone = ctx.backbone
         schedule = Schedule.from_config(backbone.scheduler_config)
-        stride, timesteps = schedule.stride(p.num_inference_steps), schedule.timesteps(p.num_inference_steps)
+        timesteps = schedule.timesteps(p.num_inference_steps)
         text = cfg.encode(backbone, p.prompt, p.negative_prompt, p.guidance_scale)
         network = self.tuned(ctx, p, clip, fitted)
         generator = ctx.generator(p.seed)
@@ -105,13 +105,7 @@ class TuneAVideo(Method):
             latents = ddim.start(schedule, trajectory, timesteps[0])
         else:
             latents = torch.randn(clip.latents.shape, generator=generator).to(clip.latents)
-        state = Sampling(latents, generator)
-        for t in ctx.steps(timesteps, state):
-            output = cfg.guided(predict, state.latents, t, text, p.guidance_scale)
-            state.latents = step(
-                schedule, output, state.latents, level=t, to=t - stride, eta=p.eta, generator=generator
-            )
-        return state.latents
+        return sample(ctx, p, predict, schedule, timesteps, latents, text, eta=p.eta, generator=generator)
 
     def inflated(self, ctx: Context, p: Any, clip: Clip) -> Any:
         """The inflated network before tuning, for clips of this length."""

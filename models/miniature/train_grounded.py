@@ -21,6 +21,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 from models.backbones.components import share
 from models.backbones.miniature_vae import MiniatureVAE
 from models.miniature import boxes, captions, data, family, loop, train_unet
+from models.miniature.objective import weighted_noise_error
 from models.miniature.scene import Scene
 
 PICTURES = 24_000
@@ -102,7 +103,14 @@ def batch_loss(
         with torch.no_grad():
             read = encoder(ids)
         objects = slots(boxed.boxes[picked], read.pooler_output[BATCH:], used)
-        return denoising_loss(network, boxed.values[picked], read[0][:BATCH], objects, timesteps, alphas_cumprod)
+        grounded = {"gligen": objects}
+
+        def predict(noisy: Tensor) -> Tensor:
+            noisy = noisy.contiguous(memory_format=torch.channels_last)
+            predicted: Tensor = network(noisy, timesteps, read[0][:BATCH], cross_attention_kwargs=grounded).sample
+            return predicted
+
+        return weighted_noise_error(boxed.values[picked], timesteps, alphas_cumprod, predict)
 
     return loss
 
@@ -115,25 +123,6 @@ def slots(around: Tensor, pooled: Tensor, used: Tensor) -> dict[str, Tensor]:
         "positive_embeddings": functional.pad(pooled[:, None], rest),
         "masks": functional.pad(used, (0, SLOTS - 1)),
     }
-
-
-def denoising_loss(
-    network: UNet2DConditionModel,
-    clean: Tensor,
-    embeds: Tensor,
-    objects: dict[str, Tensor],
-    timesteps: Tensor,
-    alphas_cumprod: Tensor,
-) -> Tensor:
-    """Squared error of the predicted noise, weighted by SNR^(-1/2)."""
-    alpha = alphas_cumprod[timesteps][:, None, None, None]
-    noise = torch.randn_like(clean)
-    noisy = (alpha.sqrt() * clean + (1 - alpha).sqrt() * noise).contiguous(memory_format=torch.channels_last)
-    with loop.autocast():
-        predicted = network(noisy, timesteps, embeds, cross_attention_kwargs={"gligen": objects}).sample
-    weight = ((1 - alpha) / alpha).sqrt()
-    loss: Tensor = (weight * (predicted.float() - noise).square()).mean()
-    return loss
 
 
 def train(folder: Path, minutes: float, resume: bool = False, pictures: int = PICTURES) -> None:

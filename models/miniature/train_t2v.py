@@ -23,6 +23,7 @@ from models.backbones.miniature_unet3d import MiniatureUNet3D
 from models.backbones.miniature_vae import MiniatureVAE
 from models.miniature import captions, data, family, loop, train_unet, world
 from models.miniature import scene as world_scene
+from models.miniature.objective import weighted_noise_error
 from models.miniature.scene import Scene
 
 CLIPS = 3_000
@@ -93,7 +94,9 @@ def batch_loss(
         timesteps = torch.from_numpy(train_unet.spread_timesteps(rng, BATCH))
         with torch.no_grad():
             embeds = encoder(ids)[0]
-        return denoising_loss(network, clean, embeds, timesteps, alphas_cumprod)
+        return weighted_noise_error(
+            clean, timesteps, alphas_cumprod, lambda noisy: network(noisy, timesteps, embeds).sample
+        )
 
     return loss
 
@@ -102,20 +105,6 @@ def _either_way(clips: Clips, index: int, rng: np.random.Generator) -> Tensor:
     latents = clips.values[index]
     backwards = rng.random() < 0.5 and clips.scenes[index].motion not in ONE_WAY
     return latents.flip(1) if backwards else latents
-
-
-def denoising_loss(
-    network: MiniatureUNet3D, clean: Tensor, embeds: Tensor, timesteps: Tensor, alphas_cumprod: Tensor
-) -> Tensor:
-    """Squared error of the predicted noise of clips (b c f h w), weighted by SNR^(-1/2)."""
-    alpha = alphas_cumprod[timesteps][:, None, None, None, None]
-    noise = torch.randn_like(clean)
-    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-    with loop.autocast():
-        predicted = network(noisy, timesteps, embeds).sample
-    weight = ((1 - alpha) / alpha).sqrt()
-    loss: Tensor = (weight * (predicted.float() - noise).square()).mean()
-    return loss
 
 
 def train(folder: Path, minutes: float, resume: bool = False, clips: int = CLIPS) -> None:

@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from models.backbones.miniature_vae import MiniatureVAE
 from models.miniature import captions, data, family, loop, scene, text
+from models.miniature.objective import weighted_noise_error
 from models.miniature.scene import Scene
 
 PICTURES = 30_000
@@ -107,17 +108,14 @@ def spread_timesteps(rng: np.random.Generator, count: int = BATCH) -> np.ndarray
 
 
 def denoising_loss(networks: Networks, clean: Tensor, ids: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> Tensor:
-    """Weighted squared error of the predicted noise."""
-    alpha = alphas_cumprod[timesteps][:, None, None, None]
-    noise = torch.randn_like(clean)
-    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-    noisy = noisy.contiguous(memory_format=torch.channels_last)
-    with loop.autocast():
+    """Weighted squared error of the predicted noise; the text encoder learns too."""
+
+    def predict(noisy: Tensor) -> Tensor:
         embeds = networks.text_encoder(ids)[0]
-        predicted = networks.unet(noisy, timesteps, embeds).sample
-    weight = ((1 - alpha) / alpha).sqrt()
-    loss: Tensor = (weight * (predicted.float() - noise).square()).mean()
-    return loss
+        predicted: Tensor = networks.unet(noisy.contiguous(memory_format=torch.channels_last), timesteps, embeds).sample
+        return predicted
+
+    return weighted_noise_error(clean, timesteps, alphas_cumprod, predict)
 
 
 def start(latent_channels: int, resume: bool) -> tuple[Networks, PreTrainedTokenizerFast]:
