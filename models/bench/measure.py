@@ -1,5 +1,7 @@
 """One method on one clip, stage by stage: UNet frame-evals, FLOPs, peak memory, seconds; first and second edit."""
 
+import ctypes
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -40,7 +42,12 @@ def _resident_bytes() -> int:
 
 @contextmanager
 def peak_memory(interval_seconds: float = 0.02) -> Iterator[Peak]:
-    """Sample this process's resident memory while the body runs; device memory is added where a device is in use."""
+    """Sample this process's resident memory while the body runs; device memory is added where a device is in use.
+
+    What an earlier body freed is first given back to the system; otherwise this one would reuse it unseen.
+    """
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     peak, stop, start = Peak(), threading.Event(), _resident_bytes()
 
     def sample() -> None:
