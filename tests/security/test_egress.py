@@ -27,7 +27,7 @@ from jobs.records import Records
 from jobs.settings import Settings
 from jobs.store import open_store
 from jobs.webhooks import Endpoints
-from tests.receiver import Receiver, Silent
+from tests.receiver import Silent
 from workers import egress
 from workers.download import Bounds, DownloadFailed, download
 from workers.outbox import Outbox
@@ -91,19 +91,6 @@ def trap() -> Iterator[Callable[[int], Silent]]:
     yield listen
     for listener in made:
         listener.close()
-
-
-@pytest.fixture
-def receive() -> Iterator[Callable[..., Receiver]]:
-    made: list[Receiver] = []
-
-    def start(*answers: Any, host: str = "127.0.0.1") -> Receiver:
-        made.append(Receiver(*answers, host=host))
-        return made[-1]
-
-    yield start
-    for receiver in made:
-        receiver.close()
 
 
 def test_s01_an_address_inside_is_refused_and_nothing_is_sent(http, silent, problem):

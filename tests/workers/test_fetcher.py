@@ -20,7 +20,6 @@ from jobs.settings import Settings
 from jobs.states import State
 from jobs.store import open_store
 from jobs.submission import delete, retry, submit
-from tests.receiver import Receiver
 from workers import fetcher as fetching
 from workers.fetcher import Fetcher
 
@@ -69,19 +68,6 @@ def house(settings: Settings) -> Iterator[House]:
     house = House(settings.model_copy(update={"egress_loopback": True, "max_upload_bytes": 1 << 20}))
     yield house
     house.records.redis.close()
-
-
-@pytest.fixture
-def receive() -> Iterator[Callable[..., Receiver]]:
-    made: list[Receiver] = []
-
-    def start(*answers: Any) -> Receiver:
-        made.append(Receiver(*answers))
-        return made[-1]
-
-    yield start
-    for receiver in made:
-        receiver.close()
 
 
 def test_a_file_is_fetched_while_the_job_is_accepted(house: House, receive) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +17,6 @@ from jobs.settings import Settings
 from jobs.states import State
 from jobs.store import open_store
 from jobs.webhooks import Endpoint, Endpoints
-from tests.receiver import Receiver
 from workers.outbox import Outbox
 
 ASSET = "ast_" + "0" * 26
@@ -70,19 +69,6 @@ def post(settings: Settings) -> Iterator[Post]:
     yield post
     post.outbox.stop()
     post.records.redis.close()
-
-
-@pytest.fixture
-def receive() -> Iterator[Callable[..., Receiver]]:
-    made: list[Receiver] = []
-
-    def start(*answers: Any) -> Receiver:
-        made.append(Receiver(*answers))
-        return made[-1]
-
-    yield start
-    for receiver in made:
-        receiver.close()
 
 
 def test_a_message_is_thin_and_signed_as_the_standard_says(post: Post, receive) -> None:
