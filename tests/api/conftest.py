@@ -17,9 +17,11 @@ import structlog
 import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
+from typer.testing import CliRunner
 
 from api.app import create_app
 from api.auth import digest
+from api.cli import app
 from api.serve import Server
 from api.settings import ApiSettings
 from jobs import layout
@@ -232,3 +234,10 @@ def served(settings: Settings) -> Iterator[str]:
     """The application behind a real socket, open to loopback; its URL."""
     with serving(settings) as url:
         yield url
+
+
+@pytest.fixture
+def refilm(served: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run a command against the server; the finished result."""
+    monkeypatch.setenv("REFILM_SERVER", served)
+    return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -5,19 +5,9 @@ import json
 import threading
 
 import pytest
-from typer.testing import CliRunner
 
 from api.async_client import AsyncClient
-from api.cli import app
 from api.client import Client
-
-RUN = CliRunner()
-
-
-@pytest.fixture
-def refilm(served, monkeypatch):
-    monkeypatch.setenv("REFILM_SERVER", served)
-    return lambda *arguments: RUN.invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture

@@ -17,13 +17,6 @@ RUN = CliRunner()
 
 
 @pytest.fixture
-def refilm(served, monkeypatch):
-    """Run a command against the server; the finished result."""
-    monkeypatch.setenv("REFILM_SERVER", served)
-    return lambda *arguments: RUN.invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture
 def busy(local_worker):
     """A worker that ends every job it finds: `fail` in the prompt fails it, `wait` leaves it running."""
     stop = threading.Event()

@@ -9,9 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-import av
 import httpx
-import numpy as np
 import pytest
 from playwright import sync_api as playwright
 
@@ -37,21 +35,6 @@ def pytest_collection_modifyitems(items):
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.studio)
             item.add_marker(pytest.mark.timeout(4 * SECONDS))
-
-
-@pytest.fixture(scope="session")
-def ball(tmp_path_factory):
-    """A clip of six frames: a red square that moves."""
-    path = tmp_path_factory.mktemp("clip") / "ball.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=8)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for number in range(6):
-            picture = np.full((64, 96, 3), 90, np.uint8)
-            picture[20:40, 10 + 8 * number : 30 + 8 * number] = (220, 30, 30)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture(scope="session")
