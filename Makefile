@@ -56,7 +56,7 @@ audit: ## known holes in the locked packages (asks a vulnerability service), and
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0
 	.venv-audit/bin/cyclonedx-py requirements requirements.lock --output-format JSON --output-file sbom.json
-	.venv-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
+	.venv-audit/bin/pip-audit --strict --requirement requirements.lock --no-deps --disable-pip
 
 format: .venv/.done ## put the code in order
 	$(BIN)/ruff format .

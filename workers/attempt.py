@@ -150,6 +150,7 @@ class Attempt:
         return outputs
 
     def _commit(self, made: Made, outputs: tuple[Output, ...]) -> str:
+        self._diary.close()  # its lines come before that of the state, which is written with the state
         answer = self._persist(lambda: self._runner.leases.finalize(self._claim))
         if answer != "ok":
             return self._stop(answer)

@@ -3,7 +3,6 @@
 import gc
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -40,7 +39,8 @@ def warm(settings: Settings) -> Warm:
 def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
     """Perform one edit. Raises the errors of `models.errors`; drops its tensors whatever happens."""
     kind = engine.find(task.method)
-    inputs = _files(replace(task, inputs=screen(task.inputs, settings)))
+    screen(task.inputs, settings)
+    inputs = _files(task)
     params, _ = validated(kind, task.params, inputs)  # before weights are read, which may take minutes
     backbone, was_warm = warm(settings).get(task.checkpoint, kind.backbone.family, hooks.loading)
     devices.begin(backbone.device)

@@ -18,8 +18,8 @@ _passed: dict[str, None] = {}
 """Digests that came through, in this process."""
 
 
-def screen(inputs: Mapping[str, Fetched], settings: Settings) -> dict[str, Fetched]:
-    """Decode every frame of every input elsewhere; the inputs, when all came through. Raises MediaRefused."""
+def screen(inputs: Mapping[str, Fetched], settings: Settings) -> None:
+    """Decode every frame of every input elsewhere, each content once. Raises MediaRefused."""
     bounds = limits_of(settings, cpu_seconds=CPU_SECONDS, decode="all")
     for given in inputs.values():
         if given.digest in _passed:
@@ -29,7 +29,6 @@ def screen(inputs: Mapping[str, Fetched], settings: Settings) -> dict[str, Fetch
         _passed[given.digest] = None
         if len(_passed) > REMEMBERED:
             _passed.pop(next(iter(_passed)))
-    return dict(inputs)
 
 
 def _look(given: Fetched) -> None:
