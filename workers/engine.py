@@ -39,8 +39,7 @@ def warm(settings: Settings) -> Warm:
 def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
     """Perform one edit. Raises the errors of `models.errors`; drops its tensors whatever happens."""
     kind = engine.find(task.method)
-    screen(task.inputs, settings)
-    inputs = _files(task)
+    inputs = _files(task, settings)
     params, _ = validated(kind, task.params, inputs)  # before weights are read, which may take minutes
     backbone, was_warm = warm(settings).get(task.checkpoint, kind.backbone.family, hooks.loading)
     devices.begin(backbone.device)
@@ -121,8 +120,9 @@ def _preview(task: Edit, hooks: Hooks) -> Preview | None:
     return Preview(every, show)
 
 
-def _files(task: Edit) -> dict[str, File | tuple[File, ...]]:
-    """Return the engine's inputs; `name/0`, `name/1` … become one tuple."""
+def _files(task: Edit, settings: Settings) -> dict[str, File | tuple[File, ...]]:
+    """Return the engine's inputs, looked at elsewhere first; `name/0`, `name/1` … become one tuple."""
+    screen(task.inputs, settings)
     found: dict[str, File | tuple[File, ...]] = {}
     lists: dict[str, dict[int, File]] = {}
     for key, given in task.inputs.items():
