@@ -39,15 +39,12 @@ def warm(settings: Settings) -> Warm:
 def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
     """Perform one edit. Raises the errors of `models.errors`; drops its tensors whatever happens."""
     kind = engine.find(task.method)
-    inputs = _files(task, settings)
+    screen(task.inputs, settings)
+    inputs = _files(task)
     params, _ = validated(kind, task.params, inputs)  # before weights are read, which may take minutes
     backbone, was_warm = warm(settings).get(task.checkpoint, kind.backbone.family, hooks.loading)
     devices.begin(backbone.device)
     began = time.monotonic()
-
-    def tell(progress: engine.Progress) -> None:
-        hooks.tell(progress.stage, progress.state, progress.step, progress.steps)
-
     try:
         with limited(limits(settings)), backbone.sparing() if task.frugal else nullcontext():
             result = engine.run(
@@ -56,7 +53,7 @@ def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
                 inputs,
                 backbone,
                 cache=hooks.cache,
-                progress=tell,
+                progress=lambda at: hooks.tell(at.stage, at.state, at.step, at.steps),
                 cancelled=lambda: hooks.cancelled() and not hooks.handover.wanted(),
                 handover=hooks.handover,
                 salt=task.salt,
@@ -120,9 +117,8 @@ def _preview(task: Edit, hooks: Hooks) -> Preview | None:
     return Preview(every, show)
 
 
-def _files(task: Edit, settings: Settings) -> dict[str, File | tuple[File, ...]]:
-    """Return the engine's inputs, looked at elsewhere first; `name/0`, `name/1` … become one tuple."""
-    screen(task.inputs, settings)
+def _files(task: Edit) -> dict[str, File | tuple[File, ...]]:
+    """Return the engine's inputs; `name/0`, `name/1` … become one tuple."""
     found: dict[str, File | tuple[File, ...]] = {}
     lists: dict[str, dict[int, File]] = {}
     for key, given in task.inputs.items():
