@@ -81,8 +81,11 @@ def bars(rows: Sequence[Row]) -> str:
         outcome = "met" if not one.misses else f"[missed](#{name}): " + "; ".join(one.misses)
         loose = [kind for kind in EDIT_KINDS if (each.get(kind) or 0) > STEADINESS]
         outcome += f"; in the mean only, not for {', '.join(loose)}" if loose and one.steadiness <= STEADINESS else ""
-        unrun = [kind for kind in engine.find(name).claims if kind not in each]
+        claims = engine.find(name).claims
+        unrun = [kind for kind in claims if kind not in each]
         outcome += f"; not yet run: {', '.join(unrun)}" if unrun else ""
+        unclaimed = [kind for kind in EDIT_KINDS if kind not in claims]
+        outcome += f"; not claimed: {', '.join(unclaimed)}" if unclaimed else ""
         cells = [name, str(one.clips), one.weakest, f"{one.success:.0%}", f"{one.steadiness:.2f}", *parts, outcome]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

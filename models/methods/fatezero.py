@@ -51,6 +51,8 @@ class FateZero(Method):
         title="FateZero: Fusing Attentions for Zero-shot Text-based Video Editing",
         venue="ICCV 2023",
     )
+    claims = ("colour", "style")
+    """Zero-shot; its edits of shape start from a network that was tuned to the clip."""
     backbone = sd.V1_5
     adherence = ladder(cross_replace_until=(1.0, 0.4), self_replace_until=(1.0, 0.4))
 

@@ -57,6 +57,8 @@ class MotionDirector(Method):
         title="MotionDirector: Motion Customization of Text-to-Video Diffusion Models",
         venue="ECCV 2024",
     )
+    claims = ("subject", "background")
+    """It keeps the motion and makes other things move so; the source's looks are what it unlearns."""
     backbone = unet3d.ZEROSCOPE
     families = ("t2v", "sd")
     adherence = ladder(noise_prior=(0.9, 0.0))

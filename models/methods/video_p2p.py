@@ -50,6 +50,8 @@ class VideoP2P(Method):
     """Prompt-to-Prompt on a tuned network, with decoupled guidance."""
 
     paper = Paper(arxiv="2303.04761", title="Video-P2P: Video Editing with Cross-attention Control", venue="CVPR 2024")
+    claims = ("subject", "colour", "style")
+    """Words swapped, refined and reweighted, with the source's poses and scene preserved."""
     backbone = sd.V1_5
     adherence = ladder(cross_replace_until=(0.8, 0.0), self_replace_until=(0.9, 0.1))
 

@@ -50,6 +50,14 @@ def test_bars_say_what_is_missed():
     assert "met" in report.bars(steady) and "[missed](#medm)" in report.bars(shaky)
 
 
+def test_only_claimed_kinds_are_held_to_the_bar():
+    chosen = plan(clips=1, methods=("frame_by_frame", "motion_director"))
+    rows = suite.rows(chosen, "miniature", done(chosen, {"frame_by_frame": [0.02], "motion_director": [0.01]}))
+    blind = [row | {"judge.edit_success": 0.0} if row["edit_kind"] == "colour" else row for row in rows]
+    assert report.verdict("motion_director", blind).misses == []
+    assert "not claimed: colour, style" in report.bars(blind)
+
+
 def test_another_parameter_is_another_edit():
     case = cases("subject", 1)[0]
     keys = {suite._key(suite.Plan((), 1, 20, fit, Path("x")), "miniature", "tune_a_video", case) for fit in (30, 31)}
