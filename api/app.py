@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.telemetry import TelemetryConfig
 
 from api import handlers, openapi
 from api.compat import PREFIX
@@ -33,6 +34,7 @@ from api.routes import (
 from api.settings import ApiSettings
 from api.streams import Streams
 from api.watch import Watch
+from jobs import traces
 from jobs.keys import Keys
 from jobs.queue import Bell
 from jobs.records import Records
@@ -64,6 +66,13 @@ CORS: dict[str, Any] = {
     "max_age": 600,
 }
 """For pages of the origins that the settings name, which bring a key of their own; cookies play no part."""
+TELEMETRY: TelemetryConfig = {
+    "auto_configure": False,
+    "logs": False,
+    "operation_spans": False,
+    "exclude": lambda scope: scope.get("path", "").startswith(("/healthz", "/metrics")),
+}
+"""A span for each request where `jobs.traces` is on; FastAPI's own logs of it would hold what callers wrote."""
 MOST_FORM_BYTES = 512 << 20  # what is taken in as a form that is held, not streamed
 FORM_BYTES = 1 << 16  # what a multipart form may add around its file
 
@@ -95,6 +104,7 @@ def create_app(settings: Settings | None = None, api: ApiSettings | None = None)
         yield
         services.watch.close()
         await run_in_threadpool(services.watch.join)
+        await run_in_threadpool(traces.end)
         services.records.redis.close()
 
     app = FastAPI(
@@ -105,6 +115,7 @@ def create_app(settings: Settings | None = None, api: ApiSettings | None = None)
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry={**TELEMETRY, "tracer_provider": traces.begin("refilm-api")},
         generate_unique_id_function=lambda route: "_".join(map(str, (*route.tags[:1], route.name))),
     )
     for module in ROUTERS:

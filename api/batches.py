@@ -13,7 +13,7 @@ from api.errors import Problem
 from api.handlers import field_error, missing
 from api.routes.edits import check_clip, check_webhook, check_words
 from api.routing import strict_json
-from jobs import batch_work, ids
+from jobs import batch_work, ids, origin
 from jobs.batch import MOST_JOBS, BatchMatrix, Lines, Plan
 from jobs.batch_manifest import BatchManifest
 from jobs.batch_records import Batch, Batches
@@ -166,6 +166,7 @@ def accept(order: Order, held: Services, tenant: str, once: Idempotency | None) 
     admit_jobs(held.records, tenant, order.plan.total)
     matrix, inputs = order.matrix, check(order, held, tenant)
     check_webhook(matrix.webhook if matrix else None, held, tenant)
+    came = origin.current()
     accepted = BatchManifest(
         id=ids.new(ids.BATCH),
         tenant=tenant,
@@ -179,6 +180,8 @@ def accept(order: Order, held: Services, tenant: str, once: Idempotency | None) 
         labels=matrix.labels if matrix else {},
         metadata=matrix.metadata if matrix else {},
         inputs=inputs,
+        request_id=came.request_id,
+        traceparent=came.traceparent,
     )
     batch_id, replayed = batch_work.accept(engine, accepted, order.lines)
     if not replayed:

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
 from api.errors import Problem, respond
+from jobs import traces
 from jobs.origin import REQUEST_ID, came_from
 
 LOG = structlog.get_logger(__name__)
@@ -41,7 +42,9 @@ class RequestContext:
         request_id = given if REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
         state: MutableMapping[str, Any] = scope.setdefault("state", {})
         state["request_id"] = request_id
-        echoed = {"X-Request-Id": request_id, "traceparent": headers.get("traceparent", "")}
+        asked = headers.get("traceparent", "")
+        trace = traces.of_request() or asked
+        echoed = {"X-Request-Id": request_id, "traceparent": asked or trace}
 
         started = False
 
@@ -57,7 +60,7 @@ class RequestContext:
             await send(message)
 
         try:
-            with came_from(request_id, headers.get("traceparent", "")) as origin, bound_contextvars(**origin.fields()):
+            with came_from(request_id, trace) as origin, bound_contextvars(**origin.fields()):
                 await self.app(scope, receive, labelled)
         except Exception as error:
             log_id = uuid.uuid4().hex

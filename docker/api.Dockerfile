@@ -10,7 +10,7 @@ RUN python -m venv /opt/refilm
 # the packages first: this layer changes only with the lock
 COPY pyproject.toml requirements.lock ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    touch README.md && /opt/refilm/bin/pip install --constraint requirements.lock ".[api]"
+    touch README.md && /opt/refilm/bin/pip install --constraint requirements.lock ".[api,otel]"
 COPY jobs ./jobs
 COPY api ./api
 COPY workers ./workers

@@ -37,6 +37,8 @@ class BatchManifest(BaseModel):
     max_concurrent: int | None = None
     labels: dict[str, str] = {}
     metadata: dict[str, JsonValue] = {}
+    request_id: str = ""
+    traceparent: str = ""
     inputs: dict[str, InputFile]
 
     @property
@@ -54,6 +56,8 @@ class BatchManifest(BaseModel):
             batch=plan.place(self.id, index),
             group_limit=self.max_concurrent or 0,
             request=request,
+            request_id=self.request_id,
+            traceparent=self.traceparent,
             inputs={name: self.inputs[asset] for name, asset in request.assets().items()},
         )
         return job.foreseen(records)

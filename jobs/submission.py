@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from jobs import ids, manifest, origin, routing
+from jobs import ids, manifest, origin, routing, traces
 from jobs.assets import Assets
 from jobs.connection import QueueUnavailable
 from jobs.manifest import InputFile, Manifest
@@ -48,22 +48,24 @@ def submit(
     if earlier is not None:
         return Created(earlier, replayed=True)
     admit_jobs(records, tenant)
-    inputs, came = input_files(Assets(store), tenant, request), origin.current()
-    accepted = Manifest(
-        id=ids.new(ids.JOB),
-        tenant=tenant,
-        pool=pool or routing.pool_for(request, records),
-        retry_of=retry_of,
-        idempotency_key=idempotency.key if idempotency else "",
-        request_hash=idempotency.request_hash if idempotency else "",
-        request=request,
-        inputs=inputs,
-        request_id=came.request_id,
-        traceparent=came.traceparent,
-    )
-    accepted = accepted.foreseen(records)
-    manifest.write(store, accepted)
-    return _register(accepted, records, store, bell, most_ahead)
+    inputs, came, job_id = input_files(Assets(store), tenant, request), origin.current(), ids.new(ids.JOB)
+    facts = {"job_id": job_id, "tenant": tenant, "method": request.method}
+    with traces.span("job", parent=came.traceparent, kind="producer", **facts) as span:
+        accepted = Manifest(
+            id=job_id,
+            tenant=tenant,
+            pool=pool or routing.pool_for(request, records),
+            retry_of=retry_of,
+            idempotency_key=idempotency.key if idempotency else "",
+            request_hash=idempotency.request_hash if idempotency else "",
+            request=request,
+            inputs=inputs,
+            request_id=came.request_id,
+            traceparent=span.traceparent or came.traceparent,
+        )
+        accepted = accepted.foreseen(records)
+        manifest.write(store, accepted)
+        return _register(accepted, records, store, bell, most_ahead)
 
 
 def _register(accepted: Manifest, records: Records, store: Store, bell: Bell, most_ahead: int | None) -> Created:

@@ -26,6 +26,7 @@ from workers.inputs import fetch
 from workers.previews import Previews
 from workers.reporter import Reporter
 from workers.signs import note_trouble
+from workers.spans import Spans
 from workers.work import Edit, Fetched, Hooks, Made, StageCache
 
 if TYPE_CHECKING:
@@ -58,16 +59,18 @@ class Attempt:
         self._diary = Diary(runner.leases, claim)
         heart.also.append(self._diary.flush)
         self._handover = runner.caches.handover(claim, heart)
+        self._spans = Spans(claim, self._settings.worker_id)
 
     def run(self) -> str:
         """Work. Returns a final state, `queued` or `lost`. Raises QueueUnavailable when Redis stays away."""
         self._heart.place(self._placement)
-        try:
-            made = self._edit()
-            outputs = self._publish(made)
-            return self._commit(made, outputs)
-        except Exception as error:
-            return self._end(error)
+        with self._spans:
+            try:
+                made = self._edit()
+                outputs = self._publish(made)
+                return self._spans.ended(self._commit(made, outputs))
+            except Exception as error:
+                return self._spans.ended(self._end(error))
 
     def _edit(self) -> Made:
         request = self._claim.job.request
@@ -175,6 +178,7 @@ class Attempt:
             self._runner.caches.make_room()
         where = {"stage": self._reporter.stage, "attempt": self._claim.job.attempt, "worker": self._settings.worker_id}
         problem = explain(error, **where)
+        self._spans.fail(problem.code)
         self._diary.write("failed", level="warning", stage=problem.stage, code=problem.code)
         ended = self._finish(Outcome("failed", error=problem))
         publish.sweep(self._runner.store, self._claim, keep=False)
@@ -221,6 +225,8 @@ class Attempt:
     def _tell(self, stage: str, state: str, step: int = 0, steps: int = 0) -> None:
         fresh, self._told = (stage, state) != self._told, (stage, state)
         self._reporter.tell(stage, state, step, steps)
+        if fresh:
+            self._spans.tell(stage, state)
         if fresh and state == "running":
             self._diary.write("stage.begun", stage=stage)
         elif fresh:

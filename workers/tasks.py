@@ -9,7 +9,7 @@ import structlog
 from celery import Celery, Task, signals
 from kombu.exceptions import OperationalError
 
-from jobs import presence
+from jobs import presence, traces
 from jobs.connection import QueueUnavailable
 from jobs.leases import Owner
 from jobs.log import configure
@@ -55,8 +55,14 @@ def _begin(**_: Any) -> None:
 
 @signals.worker_process_init.connect
 def _begin_child(**_: Any) -> None:
+    traces.begin("refilm-worker")
     with suppress(QueueUnavailable):  # a child that was killed took its weights with it
         presence.announce(Records(settings), settings.worker_id, warm=(), job=None)
+
+
+@signals.worker_process_shutdown.connect
+def _end_child(**_: Any) -> None:
+    traces.end()
 
 
 @signals.worker_ready.connect

@@ -294,6 +294,15 @@ def test_settings_of_the_chart_are_settings_of_the_service(template) -> None:
     assert len(used) > 15 and used <= known
 
 
+def test_traces_reach_their_collector_where_one_is_named(template) -> None:
+    on = template("defaults", "tracing.endpoint=http://collector.monitoring:4318")
+    traced = {item["metadata"]["name"] for item in on if "OTEL_EXPORTER_OTLP_ENDPOINT" in str(item)}
+    assert traced and all(any(part in name for name in traced) for part in ("api", "worker", "scheduler"))
+    ways = [rule for item in on if item["kind"] == "NetworkPolicy" for rule in item["spec"].get("egress", [])]
+    assert {"protocol": "TCP", "port": 4318} in [port for rule in ways for port in rule.get("ports", [])]
+    assert "OTEL_" not in str(template("defaults")) and "4318" not in str(template("defaults"))
+
+
 def test_the_manifest_of_models_names_its_job(template) -> None:
     one, other = template("air-gapped"), template("air-gapped", "modelCache.sync.models[0].id=a/b")
     jobs = [of_kind(objects, "Job")[0]["metadata"]["name"] for objects in (one, other)]

@@ -129,7 +129,7 @@ def test_packages_are_installed_before_the_sources_are_copied() -> None:
 
 def test_the_api_image_has_no_torch() -> None:
     text = (DOCKER / "api.Dockerfile").read_text()
-    assert '".[api]"' in text and "COPY models" not in text and "--constraint requirements.lock" in text
+    assert '".[api,otel]"' in text and "COPY models" not in text and "--constraint requirements.lock" in text
 
 
 def entry(path: Path) -> list[str]:

@@ -92,6 +92,11 @@ seccompProfile: {type: RuntimeDefault}
 {{- range $name, $value := .Values.settings }}
 - {name: REFILM_{{ $name }}, value: {{ $value | quote }}}
 {{- end }}
+{{- with .Values.tracing }}{{ if .endpoint }}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ .endpoint | quote }}}
+- {name: OTEL_TRACES_SAMPLER, value: {{ .sampler | quote }}}
+- {name: OTEL_TRACES_SAMPLER_ARG, value: {{ .samplerArg | quote }}}
+{{- end }}{{ end }}
 {{- end }}
 
 {{/* A probe that runs a check of probe.py: (list check period timeout failures) */}}
