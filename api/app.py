@@ -40,6 +40,7 @@ from jobs.queue import Bell
 from jobs.records import Records
 from jobs.settings import Settings
 from jobs.store import open_store
+from jobs.store_errors import counted_by
 
 ROUTERS = (
     assets,
@@ -79,7 +80,8 @@ FORM_BYTES = 1 << 16  # what a multipart form may add around its file
 
 def open_services(settings: Settings, api: ApiSettings) -> Services:
     """Connect to records and store; neither needs to be up yet."""
-    records, store = Records(settings), open_store(settings)
+    records = Records(settings)
+    store = open_store(settings, counted_by(records))
     return Services(
         settings=settings,
         api=api,

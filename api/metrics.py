@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from jobs.observed import HISTOGRAMS, depths, histograms, memory_peaks
+from jobs.observed import HISTOGRAMS, counters, depths, histograms, memory_peaks
 from jobs.presence import live_workers
 from jobs.records import Records
+from jobs.store_errors import counted
 
 
 class Collector:
@@ -19,8 +20,13 @@ class Collector:
 
     def collect(self) -> Iterable[Metric]:
         """Counters, histograms and gauges."""
-        for name, value in sorted(self._records.counters().items()):
-            yield CounterMetricFamily(f"rf_{name}", f"Counted since the records began: {name}.", value=value)
+        for name, (text, value) in sorted(counters(self._records).items()):
+            yield CounterMetricFamily(f"rf_{name}", text, value=value)
+        text = "Requests to the bucket that failed, also those that were repeated with success."
+        errors = CounterMetricFamily("rf_storage_errors", text, labels=["operation", "code"])
+        for labels, number in counted(self._records).items():
+            errors.add_metric(labels, number)
+        yield errors
         for name, (label, text) in HISTOGRAMS.items():
             family = HistogramMetricFamily(f"rf_{name}", text, labels=[label] if label else [])
             for one in histograms(self._records, name):

@@ -19,6 +19,33 @@ HISTOGRAMS = {
     "cancel_seconds": ("", "Seconds from asking a running job to stop to its end."),
     "webhook_seconds": ("", "Seconds from an event to its delivery."),
 }
+COUNTERS = {
+    "jobs_created": "Jobs accepted.",
+    "jobs_succeeded": "Jobs that succeeded.",
+    "jobs_failed": "Jobs that failed.",
+    "jobs_canceled": "Jobs that were canceled.",
+    "jobs_expired": "Jobs that missed a deadline.",
+    "claims": "Attempts begun.",
+    "preemptions": "Jobs handed back by a worker that shut down.",
+    "lease_expired": "Leases that ran out: a worker was lost.",
+    "fenced_commits": "Results thrown away because the job was someone else's by then.",
+    "rings_repeated": "Doorbells rung again.",
+    "affinity_picks": "Jobs taken before their turn because their weights were in memory.",
+    "eta_jobs": "Jobs that ended and had a forecast.",
+    "eta_error_ms": "How wrong those forecasts were, in milliseconds, added up.",
+    "cache_hits": "Stages found in the cache.",
+    "cache_misses": "Stages not found in the cache.",
+    "cache_races": "Stages that two workers made at once.",
+    "cache_corrupt": "Results in the cache that did not have their digest.",
+    "cache_evictions": "Results taken out of the cache to keep its quota.",
+    "cache_saved_ms": "Milliseconds that the cache saved.",
+    "model_loads": "Checkpoints read.",
+    "batches_created": "Batches accepted.",
+    "batches_ended": "Batches whose jobs have all ended.",
+    "webhooks_delivered": "Webhooks delivered.",
+    "webhooks_failed": "Webhooks given up.",
+}
+"""Shown from the beginning, so that the first one is an increase."""
 STRIDE = 10**13
 """Priorities are so far apart in the order of a queue, whose scores are priority and milliseconds."""
 
@@ -58,6 +85,13 @@ def histograms(records: Records, name: str) -> list[Histogram]:
             buckets.append(("+Inf", seen))
         found.append(Histogram(label, tuple(buckets), total))
     return found
+
+
+def counters(records: Records) -> dict[str, tuple[str, int]]:
+    """Return counters by name, each with what it counts. Raises QueueUnavailable."""
+    found = records.counters()
+    known = {name: (text, found.pop(name, 0)) for name, text in COUNTERS.items()}
+    return known | {name: (f"Counted since the records began: {name}.", number) for name, number in found.items()}
 
 
 def depths(records: Records) -> list[Depth]:

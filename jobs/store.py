@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from jobs.settings import Settings
+from jobs.store_errors import Told, tell_nobody
 
 CHUNK_BYTES = 1 << 20
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=\-]*(?:/[A-Za-z0-9][A-Za-z0-9._=\-]*)*")
@@ -106,8 +107,8 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
-def open_store(settings: Settings) -> Store:
-    """Open the store that the settings name. Raises ValueError for an unknown scheme."""
+def open_store(settings: Settings, told: Told = tell_nobody) -> Store:
+    """Open the store of the settings; a bucket's failures are `told`. Raises ValueError for an unknown scheme."""
     url = urlsplit(settings.store_url)
     if url.scheme == "file":
         from jobs.store_local import LocalStore
@@ -116,5 +117,5 @@ def open_store(settings: Settings) -> Store:
     if url.scheme == "s3":
         from jobs.store_s3 import S3Store
 
-        return S3Store(url.netloc, url.path.strip("/"), settings)
+        return S3Store(url.netloc, url.path.strip("/"), settings, told)
     raise ValueError(f"unknown store {url.scheme!r}: use file:///folder or s3://bucket/prefix")

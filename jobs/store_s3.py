@@ -13,21 +13,20 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from jobs.settings import Settings
 from jobs.store import CHUNK_BYTES, ObjectInfo, ObjectMissing, StoreUnavailable, check_key, check_prefix
+from jobs.store_errors import ABSENT, BEYOND, RACING, TAKEN, Told, tell_nobody, watch
 
 MOST_SINGLE_PUT = 5 * 1000**3  # S3's limit for one PutObject
-_TAKEN = frozenset({"412", "PreconditionFailed"})
-_RACING = frozenset({"409", "ConditionalRequestConflict"})
-_ABSENT = frozenset({"404", "NoSuchKey", "NoSuchUpload", "NotFound"})
 
 
 class S3Store:
     """Objects under `prefix/` of a bucket. The client is thread-safe; call it from threads."""
 
-    def __init__(self, bucket: str, prefix: str, settings: Settings) -> None:
-        """Use this bucket, which must exist, below this prefix; nothing is sent yet."""
+    def __init__(self, bucket: str, prefix: str, settings: Settings, told: Told = tell_nobody) -> None:
+        """Use this bucket, which must exist, below this prefix; nothing is sent yet. Failures are `told`."""
         self._bucket = bucket
         self._prefix = f"{check_key(prefix)}/" if prefix else ""
-        self._client = _client(settings, settings.s3_endpoint_url)
+        self._told = told
+        self._client = watch(_client(settings, settings.s3_endpoint_url), told)
         public = settings.s3_public_endpoint_url
         self._public = _client(settings, public) if public else self._client
 
@@ -70,10 +69,10 @@ class S3Store:
             try:
                 answer = self._client.get_object(Bucket=self._bucket, Key=self._full(key), **wanted)
             except ClientError as error:
-                if _code(error) in {"416", "InvalidRange"}:
+                if _code(error) in BEYOND:
                     return iter(())
                 raise
-        return _chunks(key, answer["Body"])
+        return _chunks(key, answer["Body"], self._told)
 
     def head(self, key: str) -> ObjectInfo | None:
         """See Store."""
@@ -224,15 +223,19 @@ def _translated(key: str) -> Iterator[None]:
         yield
     except ClientError as error:
         code = _code(error)
-        if code in _TAKEN | _RACING:
-            raise _Conflict(taken=code in _TAKEN) from error
-        if code in _ABSENT:
+        if code in TAKEN | RACING:
+            raise _Conflict(taken=code in TAKEN) from error
+        if code in ABSENT:
             raise ObjectMissing(key) from error
         raise StoreUnavailable(code) from error
     except (BotoCoreError, Boto3Error) as error:
         raise StoreUnavailable(type(error).__name__) from error
 
 
-def _chunks(key: str, body: Any) -> Iterator[bytes]:
-    with _translated(key), contextlib.closing(body):
-        yield from body.iter_chunks(CHUNK_BYTES)
+def _chunks(key: str, body: Any, told: Told) -> Iterator[bytes]:
+    try:
+        with _translated(key), contextlib.closing(body):
+            yield from body.iter_chunks(CHUNK_BYTES)
+    except StoreUnavailable as broken:
+        told("GetObject", str(broken))
+        raise

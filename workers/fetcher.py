@@ -28,6 +28,7 @@ from jobs.schema import Job, JobError
 from jobs.settings import Settings
 from jobs.states import State
 from jobs.store import ObjectMissing, StoreUnavailable, open_store
+from jobs.store_errors import counted_by
 from jobs.submission import ring
 from workers.download import Bounds, DownloadFailed, download
 
@@ -45,7 +46,8 @@ class Fetcher:
     def __init__(self, settings: Settings, only: Rule | None = None) -> None:
         """Connect when first needed. `only` overrides which addresses may be called."""
         self._settings = settings
-        self._records, self._store, self._bell = Records(settings), open_store(settings), Bell(settings)
+        self._records, self._bell = Records(settings), Bell(settings)
+        self._store = open_store(settings, counted_by(self._records))
         self._fetches, self._assets = Fetches(self._records), Assets(self._store)
         self._rule = only or rule(settings.fetch_ports, loopback=settings.egress_loopback)
         self._bounds = Bounds(settings.max_upload_bytes, settings.fetch_timeout_seconds)

@@ -18,6 +18,7 @@ from jobs.queue import Bell
 from jobs.records import Records
 from jobs.settings import Settings
 from jobs.store import open_store
+from jobs.store_errors import counted_by
 from jobs.submission import ring
 from jobs.sweeps import Sweeps
 from workers.attempt import Attempt
@@ -43,7 +44,7 @@ class Runner:
         self.records = Records(settings)
         self.leases = Leases(self.records)
         self._sweeps = Sweeps(self.records)
-        self.store = open_store(settings)
+        self.store = open_store(settings, counted_by(self.records))
         self.bell = Bell(settings)
         self.caches = Caches(self.records, self.store)
         self.engine = policed(with_second_plan(load_engine(settings.engine)), settings)

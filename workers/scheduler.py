@@ -24,6 +24,7 @@ from jobs.records import Records
 from jobs.recovery import forgotten, recover
 from jobs.settings import Settings
 from jobs.store import StoreUnavailable, open_store
+from jobs.store_errors import counted_by
 from jobs.submission import ring
 from jobs.sweeps import Sweeps
 from workers.outbox import Outbox
@@ -43,7 +44,7 @@ class Scheduler:
         self._settings = settings
         self._records = Records(settings)
         self._sweeps = Sweeps(self._records)
-        self._store = open_store(settings)
+        self._store = open_store(settings, counted_by(self._records))
         self._retention = Retention(self._records, self._store)
         self._bell = Bell(settings)
         self._outbox = Outbox(settings, self._records, self._store)

@@ -1,9 +1,11 @@
 """Metrics of the whole installation for Prometheus and KEDA, read from the records: `python exporter.py [--port N]`.
 
-`/metrics` has, by pool, queued and running jobs, live workers and `rf_demand_gpu_seconds`: how long one GPU would need
-for everything that waits plus what is left of everything that runs. `/demand?pools=a,b` is the same number as JSON. The
-seconds of a job are its forecast, made when it was accepted from jobs like it that ended (`jobs.forecast`); jobs
-without one count as the mean of those that have one, and where none has, as the default.
+`/metrics` has what the API's own has (`api.metrics`), and by pool queued, held and running jobs, live workers and
+`rf_demand_gpu_seconds`: how long one GPU would need for everything that waits and may start, plus what is left of
+everything that runs. Jobs over a cap of their tenant or batch are held: no further worker could take them.
+`/demand?pools=a,b` is the same number as JSON. The seconds of a job are its forecast, made when it was accepted from
+jobs like it that ended (`jobs.forecast`); jobs without one count as the mean of those that have one, and where none
+has, as the default.
 """
 
 import argparse
@@ -18,14 +20,16 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from api.metrics import Collector
 from jobs.connection import QueueUnavailable
 from jobs.outlook import remaining_seconds
 from jobs.presence import live_workers
 from jobs.records import Records
 from jobs.schema import Job
 from jobs.settings import Settings
+from jobs.sweeps import Sweeps
 
 MOST_JOBS = 2000
 KEEP_SECONDS = 5.0
@@ -58,10 +62,12 @@ class Exporter:
 
     def metrics(self) -> bytes:
         """The Prometheus text format. Raises QueueUnavailable."""
-        registry = CollectorRegistry()
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(Collector(self._records))
         names = {
-            "demand_gpu_seconds": "Seconds one GPU needs for all queued jobs and what is left of the running ones.",
+            "demand_gpu_seconds": "Seconds one GPU needs for jobs that may start and what is left of those that run.",
             "queued_jobs": "Jobs that wait.",
+            "held_jobs": "Jobs that wait and may not start, because of a cap of their tenant or batch.",
             "running_jobs": "Jobs that hold a lease.",
             "pool_workers": "Workers that spoke within their life and do not drain.",
             "oldest_queued_seconds": "Age of the job that waits longest.",
@@ -72,8 +78,6 @@ class Exporter:
                 gauge.labels(pool).set(facts.get(name, 0.0))
         for name, value in self._service().items():
             Gauge(f"rf_{name}", SERVICE[name], registry=registry).set(value)
-        for name, value in sorted(self._records.counters().items()):
-            Counter(f"rf_{name}", f"Counted since the records began: {name}.", registry=registry).inc(value)
         return generate_latest(registry)
 
     def _service(self) -> dict[str, float]:
@@ -86,13 +90,16 @@ class Exporter:
     def _count(self) -> Demand:
         found: Demand = defaultdict(lambda: defaultdict(float))
         ask, prefix = self._records.ask, self._records.prefix
+        startable = Sweeps(self._records).startable()
         for pool in ask("SMEMBERS", f"{prefix}pools"):
             key = f"{prefix}q:pos:{pool}"
             jobs = self._jobs(ask("ZRANGE", key, 0, MOST_JOBS - 1))
             waiting = int(ask("ZCARD", key))
             known, ms = (int(value or 0) for value in ask("HMGET", f"{prefix}q:work:{pool}", "jobs", "ms"))
+            ready = min(waiting, startable.get(pool, 0))
             found[pool]["queued_jobs"] = waiting
-            found[pool]["demand_gpu_seconds"] = waiting * (ms / known / 1000 if known else self._default)
+            found[pool]["held_jobs"] = waiting - ready
+            found[pool]["demand_gpu_seconds"] = ready * (ms / known / 1000 if known else self._default)
             found[pool]["oldest_queued_seconds"] = max(map(_age, jobs), default=0.0)
         for job in self._jobs(ask("ZRANGE", f"{prefix}leases", 0, MOST_JOBS - 1)):
             found[job.pool]["running_jobs"] += 1

@@ -351,4 +351,4 @@ def exported_metrics() -> set[str]:
     counters = {f"rf_{name}_total" for name in re.findall(r"count\(['\"]([a-z_]+)['\"]\)", code)}
     from jobs.states import TERMINAL
 
-    return gauges | counters | {f"rf_jobs_{state}_total" for state in TERMINAL}
+    return gauges | counters | {f"rf_jobs_{state}_total" for state in TERMINAL} | {"rf_storage_errors_total"}

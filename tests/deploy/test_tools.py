@@ -16,6 +16,7 @@ from types import ModuleType
 import pytest
 
 from jobs.assets import Assets
+from jobs.caps import set_cap
 from jobs.history import Sample
 from jobs.leases import Leases, Owner
 from jobs.presence import announce
@@ -104,7 +105,14 @@ def test_exporter_counts_demand_in_seconds(records, enqueue) -> None:
     announce(records, "w1", pools=("default",), draining=False)
     announce(records, "w2", pools=("default",), draining=True)
     assert exporter.demand()["default"] == pytest.approx(
-        {"queued_jobs": 2, "demand_gpu_seconds": 120.0, "pool_workers": 1, "oldest_queued_seconds": 0.0}, abs=5
+        {
+            "queued_jobs": 2,
+            "held_jobs": 0,
+            "demand_gpu_seconds": 120.0,
+            "pool_workers": 1,
+            "oldest_queued_seconds": 0.0,
+        },
+        abs=5,
     )
     claim = Leases(records).claim(first.id, Owner("w1", "node", "task"))
     assert claim is not None
@@ -127,6 +135,20 @@ def test_exporter_counts_what_was_forecast(records, enqueue) -> None:
     assert Leases(records).claim(job.id, Owner("w1", "node", "task")) is not None
     exporter._read_at = -99.0
     assert 22.0 < exporter.demand()["default"]["demand_gpu_seconds"] <= 33.5
+
+
+def test_exporter_counts_what_a_worker_could_take(records, enqueue) -> None:
+    exporter = tool("exporter").Exporter(records, 60.0)
+    jobs = [enqueue() for _ in range(5)]
+    set_cap(records, jobs[0].tenant, 2)
+    facts = exporter.demand()["default"]
+    assert (facts["queued_jobs"], facts["held_jobs"], facts["demand_gpu_seconds"]) == (5, 3, 120.0)
+    assert Leases(records).claim(jobs[0].id, Owner("w1", "node", "task")) is not None
+    exporter._read_at = -99.0
+    facts = exporter.demand()["default"]
+    assert (facts["queued_jobs"], facts["held_jobs"], facts["running_jobs"]) == (4, 3, 1)
+    assert 60 < facts["demand_gpu_seconds"] <= 120
+    assert 'rf_held_jobs{pool="default"} 3.0' in exporter.metrics().decode()
 
 
 def get(url: str) -> tuple[int, bytes]:
