@@ -11,6 +11,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from jobs.connection import QueueUnavailable
+from jobs.feed import Feed
 from jobs.records import Records
 
 LOG = structlog.get_logger(__name__)
@@ -22,7 +23,7 @@ class Watch:
     """One thread reads the feed; each follower of a job gets its event set. Start it inside the event loop."""
 
     def __init__(self, records: Records) -> None:
-        self._records = records
+        self._feed = Feed(records)
         self._followers: dict[str, set[asyncio.Event]] = defaultdict(set)
         self._closing = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -39,12 +40,14 @@ class Watch:
         self._thread.start()
 
     def close(self) -> None:
-        """Wake everyone and let the reader end; it may take `BLOCK_MS` to notice."""
+        """Wake everyone and let the reader end; it may take `BLOCK_MS` to notice, less with `join`."""
         self._closing.set()
         self._wake(None)
 
     def join(self) -> None:
-        """Wait for the reader's end. Blocks."""
+        """Call the reader off its read and wait for its end. Blocks."""
+        with contextlib.suppress(QueueUnavailable):
+            self._feed.interrupt()
         self._thread.join()
 
     @contextlib.contextmanager
@@ -75,8 +78,8 @@ class Watch:
         position = ""
         while not self._closing.is_set():
             try:
-                position = position or self._records.latest_change()
-                position, changes = self._records.changes(position, block_ms=BLOCK_MS)
+                position = position or self._feed.latest()
+                position, changes = self._feed.read(position, block_ms=BLOCK_MS)
             except (QueueUnavailable, RedisError) as error:
                 # A server that comes back empty starts its feed anew, so the position is asked again; followers
                 # wake and see for themselves.

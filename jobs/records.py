@@ -4,11 +4,12 @@ Workers use `jobs.leases`, the scheduler `jobs.sweeps`. All writes are Lua scrip
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jobs.connection import Scripts, available, connect
+from jobs.feed import entries
 from jobs.history import History
 from jobs.outlook import Outlook
 from jobs.presence import Roster
@@ -63,16 +64,6 @@ class Created:
 
     job: Job
     replayed: bool
-
-
-@dataclass(frozen=True)
-class Change:
-    """One entry of the feed of all changes: enough to wake whoever waits for the job."""
-
-    job_id: str
-    tenant: str
-    version: int
-    state: State
 
 
 class Records:
@@ -193,27 +184,14 @@ class Records:
     def events(self, job_id: str, after: str = "0", *, block_ms: int | None = None, count: int = 200) -> list[Event]:
         """Return the job's events after a stream id; waits up to `block_ms` (below the socket's timeout) for one."""
         block: tuple[str | int, ...] = () if block_ms is None else ("BLOCK", block_ms)
-        answer = self.ask("XREAD", "COUNT", count, *block, "STREAMS", f"{self.prefix}ev:{job_id}", after)
-        return [_event(entry, fields) for entry, fields in _entries(answer)]
+        stream = f"{self.prefix}ev:{job_id}"
+        answer = self.ask("XREAD", "COUNT", count, *block, "STREAMS", stream, after)
+        return [_event(entry, fields) for entry, fields in entries(answer, stream)]
 
     def first_event(self, job_id: str) -> str | None:
         """Return the oldest stream id still kept, to tell whether a resumed stream was trimmed."""
         found = self.ask("XRANGE", f"{self.prefix}ev:{job_id}", "-", "+", "COUNT", 1)
         return str(found[0][0]) if found else None
-
-    def changes(self, after: str, *, block_ms: int = 1000, count: int = 1000) -> tuple[str, list[Change]]:
-        """Return the position and the changes of all jobs after it. Start with `latest_change()`."""
-        answer = self.ask("XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", f"{self.prefix}changes", after)
-        found = []
-        for entry, row in _entries(answer):
-            after = entry
-            found.append(Change(row["job"], row["tenant"], int(row["version"]), State(row["state"])))
-        return after, found
-
-    def latest_change(self) -> str:
-        """Return the newest position of the feed of changes."""
-        newest = self.ask("XREVRANGE", f"{self.prefix}changes", "+", "-", "COUNT", 1)
-        return str(newest[0][0]) if newest else "0"
 
     def uses(self, tenant: str, asset_id: str) -> int:
         """Return how many jobs that have not ended read this asset."""
@@ -234,15 +212,6 @@ class Records:
         """Send one command. Raises QueueUnavailable."""
         with available():
             return self.redis.execute_command(*command)
-
-
-StreamEntry = tuple[str, dict[str, str]]
-
-
-def _entries(answer: Any) -> Iterator[StreamEntry]:
-    streams = answer.values() if isinstance(answer, dict) else [entries for _, entries in answer or ()]
-    for entries in streams:
-        yield from entries
 
 
 def _event(entry: str, row: dict[str, str]) -> Event:

@@ -3,6 +3,7 @@
 import pytest
 
 from jobs import ids
+from jobs.feed import Feed
 from jobs.leases import Leases, Outcome, Owner
 from jobs.listing import BadCursor, Query, list_jobs
 from jobs.records import Idempotency, IdempotencyReuse, NotFound, QueueFull, Records, StateConflict
@@ -101,14 +102,26 @@ def test_a_whole_life_is_told_by_the_stream(records: Records) -> None:
 
 
 def test_events_resume_after_an_id_and_changes_wake_readers(records: Records) -> None:
-    position = records.latest_change()
+    feed = Feed(records)
+    position = feed.latest()
     job = make(records)
     events = records.events(job.id)
     assert records.events(job.id, events[0].id) == events[1:]
     assert records.events(job.id, events[-1].id, block_ms=10) == []
-    position, changes = records.changes(position, block_ms=10)
+    position, changes = feed.read(position, block_ms=10)
     assert [(change.job_id, change.version) for change in changes] == [(job.id, 1), (job.id, 2)]
-    assert records.changes(position, block_ms=10) == (position, [])
+    assert feed.read(position, block_ms=10) == (position, [])
+
+
+def test_a_reader_of_the_feed_is_called_off_its_read_and_only_that_one(records: Records) -> None:
+    feed, other = Feed(records), Feed(records)
+    position = feed.latest()
+    feed.interrupt()
+    assert feed.read(position, block_ms=0) == (position, [])  # would wait for ever
+    job = make(records)
+    last, changes = feed.read(position, block_ms=0)
+    assert [change.job_id for change in changes] == [job.id, job.id]
+    assert other.read(last, block_ms=10) == (last, [])
 
 
 def test_a_lost_answer_can_be_asked_again(records: Records) -> None:
