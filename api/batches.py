@@ -86,7 +86,7 @@ def matrix_pointer(matrix: BatchMatrix, index: int, pointer: str) -> str:
     if head == "input":
         return f"#/videos/{place.video}/{rest}"
     if head == "prompt":
-        return f"#/prompts/{place.prompt}/{rest}"
+        return f"#/prompts/{place.prompt}/{rest}".removesuffix("/")
     how = matrix.methods[place.method or 0]
     shared = head == "params" and rest in matrix.params and rest not in how.params
     shared = shared or (head == "adherence" and how.adherence is None)

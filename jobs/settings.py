@@ -124,7 +124,7 @@ class Settings(BaseSettings):
     """How long deliveries are listed."""
     # what may be made
     policy: str = ""
-    """`module:function` that judges prompts and pictures, see `workers.policy`; empty is off."""
+    """`module:function` that judges prompts and pictures, see `jobs.policy`; empty is off."""
     policy_mode: Literal["enforce", "log"] = "enforce"
     policy_frames: int = Field(default=8, ge=1, le=64)
     """Pictures that are looked at of a clip."""

@@ -1,14 +1,14 @@
 """The content policy: a function of the operator's that judges texts before an edit and pictures before and after it.
 
-`REFILM_POLICY=module:function` names it; it gets a `Subject` and answers a `Verdict`. It runs in the worker, so a model
-may do the judging. The verdict goes into the receipt and the log, its reason into the job's error; no picture is kept.
+See `jobs.policy`. The API refuses forbidden texts already when they are sent, where it can; here everything is judged,
+also what came another way. It runs in the worker, so a model may do the judging. The verdict goes into the receipt and
+the log, its reason into the job's error; no picture is kept.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from importlib import import_module
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import av
 import numpy as np
@@ -16,46 +16,21 @@ import structlog
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
+from jobs.policy import Judge, Kind, Subject, Verdict, load_judge, texts_of
 from jobs.settings import Settings
 from models.video.source import CONTAINERS
 from workers.failures import PolicyRefused
 from workers.screen import screen
 from workers.work import Edit, Engine, Hooks, Made
 
-Kind = Literal["input.text", "input.video", "output.video"]
-Picture = NDArray[np.uint8]
-TEXTS = ("prompt", "source_prompt", "negative_prompt")
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is judged: texts by name, or pictures (h w 3, bytes) spread over a clip."""
-
-    kind: Kind
-    method: str
-    texts: dict[str, str] = field(default_factory=dict)
-    pictures: tuple[Picture, ...] = ()
-
-
-class Verdict(NamedTuple):
-    """Whether it may be; the reason, a short word such as `violence`, is shown to the caller."""
-
-    allowed: bool
-    reason: str = ""
-
-
-Judge = Callable[[Subject], Verdict]
 
 
 def policed(engine: Engine, settings: Settings) -> Engine:
     """The engine under the settings' policy; itself without one. Raises ImportError, AttributeError and ValueError."""
     if not settings.policy:
         return engine
-    module, separator, function = settings.policy.partition(":")
-    if not separator:
-        raise ValueError(f"policy {settings.policy!r} is not module:function")
-    judge: Judge = getattr(import_module(module), function)
+    judge = load_judge(settings.policy)
     enforced, most = settings.policy_mode == "enforce", settings.policy_frames
 
     def edit(task: Edit, hooks: Hooks, given: Settings) -> Made:
@@ -64,8 +39,7 @@ def policed(engine: Engine, settings: Settings) -> Engine:
         def ask(kind: Kind, **what: Any) -> None:
             decided.append(_decide(judge, Subject(kind, task.method, **what), enforced))
 
-        texts = {name: str(task.params[name]) for name in TEXTS if task.params.get(name)}
-        ask("input.text", texts=texts)
+        ask("input.text", texts=texts_of(task.params))
         screen(task.inputs, settings)
         ask("input.video", pictures=tuple(sampled(task.inputs["video"].path, most)))
         # what is shown on the way was judged by nobody
@@ -92,14 +66,14 @@ def _decide(judge: Judge, subject: Subject, enforced: bool) -> dict[str, Any]:
     return decision
 
 
-def sampled(path: Path, most: int) -> Iterator[Picture]:
+def sampled(path: Path, most: int) -> Iterator[NDArray[np.uint8]]:
     """Up to `most` pictures of a clip or picture, spread evenly over it."""
     total = sum(1 for _ in _pictures(path))
     wanted = {round(number * (total - 1) / max(1, most - 1)) for number in range(most)}
     return (picture for number, picture in enumerate(_pictures(path)) if number in wanted)
 
 
-def _pictures(path: Path) -> Iterator[Picture]:
+def _pictures(path: Path) -> Iterator[NDArray[np.uint8]]:
     if path.suffix in (".webp", ".gif", ".png", ".jpg"):
         with Image.open(path) as image:
             for page in ImageSequence.Iterator(image):

@@ -11,6 +11,7 @@ from api.deps import Caller, Held, Services
 from api.errors import Problem
 from api.examples import EDITS
 from api.idempotency import REPLAYED, IdempotencyKey, idempotency
+from api.policy import check_policy
 from api.present import job_view, label_job, wait_seconds
 from api.routing import problems, router
 from api.uploading import with_assets
@@ -96,6 +97,7 @@ def check_words(request: JobRequest, held: Services, tenant: str) -> None:
     check_webhook(request.webhook, held, tenant)
     check_urls(request, held)
     check_uploads(request)
+    check_policy(request, held.settings)
 
 
 def check_uploads(request: JobRequest) -> None:
