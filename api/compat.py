@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from api.errors import KINDS, Problem
+from api.errors import KINDS, Problem, respond
 from api.views import View
 from jobs import catalogue
 from jobs.request import JobRequest
@@ -68,11 +68,12 @@ class VideoDeleted(View):
     deleted: bool = True
 
 
-def refuse(problem: Problem, request_id: str) -> JSONResponse:
-    """A problem in OpenAI's envelope."""
+def refuse(problem: Problem, request_id: str, extra: Mapping[str, Any]) -> JSONResponse:
+    """A problem in OpenAI's envelope, which has no field for what is `extra`: the message tells it."""
     status, kind = problem.status_code, KINDS[problem.code]
     first: Mapping[str, Any] = problem.errors[0] if problem.errors else {}
-    words = [problem.detail, str(first.get("message", "")), problem.hint]
+    more = ", ".join(f"{name} {value}" for name, value in extra.items())
+    words = [problem.detail, str(first.get("message", "")), problem.hint, more]
     error = {
         "message": ": ".join(filter(None, words)),
         "type": TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
@@ -82,6 +83,13 @@ def refuse(problem: Problem, request_id: str) -> JSONResponse:
     headers = dict(problem.headers or {}) | ({"Retry-After": str(problem.retry_after)} if problem.retry_after else {})
     headers |= {"x-request-id": request_id, "x-should-retry": "true" if kind.retryable else "false"}
     return JSONResponse({"error": error}, status, headers)
+
+
+def answer(problem: Problem, *, path: str, request_id: str, extra: Mapping[str, Any] | None = None) -> JSONResponse:
+    """A problem in the form of the routes it was met at: OpenAI's envelope below `PREFIX`, else a problem document."""
+    if path.startswith(PREFIX):
+        return refuse(problem, request_id, extra or {})
+    return respond(problem, instance=path, request_id=request_id, extra=extra)
 
 
 def wrong(param: str, message: str) -> Problem:

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 
 from api import compat
-from api.errors import BY_STATUS, Problem, respond
+from api.errors import BY_STATUS, Problem
 from jobs.connection import QueueUnavailable
 from jobs.listing import BadCursor
 from jobs.media import MediaRefused
@@ -52,9 +52,7 @@ def install(app: FastAPI) -> None:
 def answer(request: Request, problem: Problem, extra: Mapping[str, Any] | None = None) -> JSONResponse:
     """The problem as the answer to this request."""
     request_id = getattr(request.state, "request_id", "")
-    if request.url.path.startswith(compat.PREFIX):
-        return compat.refuse(problem, request_id)
-    return respond(problem, instance=request.url.path, request_id=request_id, extra=extra)
+    return compat.answer(problem, path=request.url.path, request_id=request_id, extra=extra)
 
 
 def on_http(request: Request, exc: Exception) -> JSONResponse:

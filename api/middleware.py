@@ -9,7 +9,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
-from api.errors import Problem, respond
+from api import compat
+from api.errors import Problem
 from jobs import traces
 from jobs.origin import REQUEST_ID, came_from
 
@@ -67,8 +68,8 @@ class RequestContext:
             LOG.error("request.crashed", log_id=log_id, path=scope["path"], exc_info=error)
             if started:
                 raise
-            crashed = respond(
-                Problem("internal"), instance=scope["path"], request_id=request_id, extra={"log_id": log_id}
+            crashed = compat.answer(
+                Problem("internal"), path=scope["path"], request_id=request_id, extra={"log_id": log_id}
             )
             await crashed(scope, receive, labelled)
 
@@ -94,7 +95,7 @@ class BodyLimit:
         problem = Problem("upload_too_large", f"at most {limit} bytes are accepted here")
         stated = Headers(scope=scope).get("content-length", "0")
         if not stated.isdigit() or int(stated) > limit:
-            response = respond(problem, instance=scope["path"], request_id=scope["state"]["request_id"])
+            response = compat.answer(problem, path=scope["path"], request_id=scope["state"]["request_id"])
             await response(scope, receive, send)
             return
         seen = 0

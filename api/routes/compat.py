@@ -5,6 +5,7 @@ it is refused, because no method here makes a video from text alone.
 """
 
 import asyncio
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -41,7 +42,10 @@ Fields = dict[str, Any]
 async def fields_of(request: Request) -> Fields:
     """The request's fields, from JSON or a form; `video[id]` of a form is `{"id": …}`. Raises `validation_failed`."""
     if request.headers.get("content-type", "").startswith("application/json"):
-        found = await request.json()
+        try:
+            found = await request.json()
+        except json.JSONDecodeError as error:
+            raise Problem("malformed_json", error.msg) from None
         if not isinstance(found, dict):
             raise Problem("malformed_json", "the body is not an object")
     else:

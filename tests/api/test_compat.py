@@ -5,6 +5,8 @@ import openai
 import pytest
 from openai.types import Video
 
+EDITS = "/openai/v1/videos/edits"
+JSON = {"Content-Type": "application/json"}
 pytestmark = pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")
 
 
@@ -90,6 +92,40 @@ def test_refusals_have_openais_envelope(http, upload, over, param):
     error = answer.json()["error"]
     assert answer.status_code in (404, 422), answer.text
     assert set(error) == {"message", "type", "param", "code"} and error["param"] == param and error["message"]
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "code"),
+    [
+        (lambda http: http.post(EDITS, content=b"{", headers=JSON), 400, "malformed_json"),
+        (lambda http: http.post(EDITS, content=b'{"a": "\xff"}', headers=JSON), 400, "malformed_json"),
+        (lambda http: http.post(EDITS, content=b"[]", headers=JSON), 400, "malformed_json"),
+        (lambda http: http.post(EDITS, content=b"--", headers={"Content-Type": "multipart/form-data"}), 400, None),
+        (lambda http: http.post(EDITS, content=bytes(2 << 20), headers=JSON), 413, "upload_too_large"),
+        (lambda http: http.post(EDITS, content=iter([bytes(2 << 20)]), headers=JSON), 413, "upload_too_large"),
+        (lambda http: http.get("/openai/v1/nothing"), 404, "not_found"),
+        (lambda http: http.put(EDITS), 405, "method_not_allowed"),
+        (lambda http: http.get("/openai/v1/videos", params={"limit": 0}), 422, "validation_failed"),
+        (lambda http: http.get("/openai/v1/videos", headers={"Authorization": "Bearer x"}), 401, "unauthorized"),
+    ],
+)
+def test_every_refusal_has_openais_envelope(http, call, status, code):
+    answer = call(http)
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert set(answer.json()) == {"error"} and set(error) == {"message", "type", "param", "code"}
+    assert error["message"] and error["type"].endswith("_error") and code in (None, error["code"])
+
+
+def test_what_breaks_has_openais_envelope_with_the_id_in_the_log(http, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("a secret")
+
+    monkeypatch.setattr("api.routes.compat.oldest_or_newest", broken)
+    answer = http.get("/openai/v1/videos")
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["code"]) == (500, "server_error", "internal")
+    assert "log_id " in error["message"] and "secret" not in answer.text
 
 
 def test_other_tenants_and_strangers_see_nothing(http, edit, as_beta):
