@@ -11,9 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from api import batch_cli
+from api import batch_cli, usage_cli
 from api.client import DEFAULT_SERVER
 from api.operate import keys_app
+from api.quota_cli import quota
 from api.recover import recover
 from api.terminal import FAILED, USAGE, Order, again, connected, fail, follow, pairs, send
 
@@ -21,6 +22,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(keys_app, name="keys")
 app.command()(batch_cli.batch)
 app.command()(batch_cli.watch)
+app.command()(usage_cli.usage)
+app.command()(usage_cli.estimate)
+app.command()(quota)
 app.command()(recover)
 OUT = Console()
 DEFAULT_PORT = 7860

@@ -80,6 +80,11 @@ def typed(value: str, schema: Mapping[str, Any]) -> Any:
 
 def send(client: Client, order: Order) -> JobView:
     """Upload what the order names and create the job."""
+    return client.edit(**prepared(client, order))
+
+
+def prepared(client: Client, order: Order) -> dict[str, Any]:
+    """Upload what the order names; the keywords of `Client.edit` and `Client.estimate`."""
     for path in order.files.values():
         if not path.is_file():
             raise fail(f"there is no file {path}", USAGE)
@@ -89,7 +94,7 @@ def send(client: Client, order: Order) -> JobView:
         clip = client.upload(order.clip)
         files = {name: client.upload(path).id for name, path in order.files.items()}
     request: dict[str, Any] = {"method": order.method, "video": clip.id, "params": params, "files": files}
-    return client.edit(**(request | dict(order.prompts) | dict(order.options)))
+    return request | dict(order.prompts) | dict(order.options)
 
 
 def again(client: Client, receipt: Path, clip: Path | None, container: str) -> JobView:

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from api.cli import app
+from jobs.history import Sample
 
 RUN = CliRunner()
 
@@ -133,3 +134,34 @@ def test_ctrl_c_cancels_the_job(served, clip, tmp_path, local_worker):
     _, told = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "canceled" in told
+
+
+def test_usage_and_limits_are_shown_and_set(refilm, settings, clip, monkeypatch):
+    monkeypatch.setenv("REFILM_REDIS_URL", settings.redis_url)
+    done = refilm("quota", "local", "--running", 2, "--jobs", 5, "--gpu-seconds", 3600)
+    assert done.exit_code == 0 and "3,600" in done.stdout and "no limit" in done.stdout, done.output
+    asked = ("estimate", clip, "-m", "frame_by_frame", "--prompt", "a blue ball")
+    assert refilm(*asked).exit_code == 0
+    used = json.loads(refilm("usage", "--json").stdout)
+    limits = [used[name]["limit"] for name in ("concurrent", "queued", "gpu_seconds_today", "bytes_stored")]
+    assert limits == [2, 5, 3600, None] and used["bytes_stored"]["used"] == clip.stat().st_size
+    shown = refilm("usage").stdout
+    assert "jobs waiting" in shown and "UTC" in shown and f"{clip.stat().st_size:,}" in shown
+    assert "3,600" not in refilm("quota", "local", "--gpu-seconds", "usual").stdout
+    for wrong in (("--jobs", "many"), ("--running", "-1"), ("--running", "1.5"), ("--bytes", "nan")):
+        assert refilm("quota", "local", *wrong).exit_code == 2
+    assert refilm("quota", "../x").exit_code == 2
+
+
+def test_an_estimate_makes_no_job_and_says_what_it_rests_on(refilm, clip, local_worker):
+    kind = ("frame_by_frame", local_worker.records.settings.checkpoint, "cpu")
+    for _ in range(3):
+        local_worker.records.history.note(kind, "any", Sample(stages={"edit": 12.5, "publish": 1.0}, units={}))
+    asked = ("estimate", clip, "-m", "frame_by_frame", "--prompt", "a blue ball", "-p", "num_inference_steps=3")
+    shown = refilm(*asked)
+    assert shown.exit_code == 0 and "12.5" in shown.stdout and "3 edits" in shown.stdout, shown.output
+    found = json.loads(refilm(*asked, "--json").stdout)
+    assert (found["seconds"], found["work"]["steps"]["edit"], found["queue"]["position"]) == (13.5, 3, 1)
+    assert json.loads(refilm("jobs", "--json").stdout)["data"] == []
+    refused = refilm(*asked, "-p", "num_inference_steps=0")
+    assert refused.exit_code == 2 and "num_inference_steps" in refused.stderr
