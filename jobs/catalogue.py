@@ -83,6 +83,13 @@ class Catalogue:
             raise NoLadder(request.method)
         return request.model_copy(update={"params": ladder[request.adherence] | request.params})
 
+    def checkpoints(self, method_id: str, params: dict[str, Any]) -> dict[str, str]:
+        """Parameters of a request that name a network to load, and which."""
+        fields = self.method(method_id)["params"]["properties"]
+        named = {name for name, schema in fields.items() if _names_checkpoint(schema)}
+        given = {name: params[name] for name in sorted(named & params.keys())}
+        return {name: value for name, value in given.items() if value and isinstance(value, str)}
+
     def errors(self, method_id: str, params: dict[str, Any], inputs: set[str]) -> list[dict[str, Any]]:
         """Return what is wrong with a request's engine parameters and input names; empty when it can be accepted.
 
@@ -98,6 +105,10 @@ class Catalogue:
             where = error["pointer"].removeprefix("#/input/")
             found.append(error if where == "video" else error | {"pointer": f"#/input/files/{where}"})
         return found
+
+
+def _names_checkpoint(schema: dict[str, Any]) -> bool:
+    return any(option.get("format") == "checkpoint" for option in (schema, *schema.get("anyOf", ())))
 
 
 def _errors(schema: dict[str, Any], value: dict[str, Any], base: str) -> Iterator[dict[str, Any]]:

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     checkpoint: str = "miniature"
     """Weights used when a request names no model: `miniature`, `org/name@revision`, a folder or `s3://…`."""
     allowed_models: tuple[str, ...] = ()
+    """What a request may name beside `checkpoint`: models, and networks in parameters (`control_net`)."""
     device: str = "auto"
     warm_backbones: int = Field(default=1, ge=1)
 

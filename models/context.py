@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -159,11 +159,15 @@ class Context:
         """Tell the caller something without stopping; stored with the stage, so that a cache hit tells it again."""
         self.warnings.append(Warned(code, message))
 
-    def condition(self, estimator: Estimator, clip: Clip) -> Tensor:
-        """``estimator(clip)``, cached by the estimator's name and VERSION and the prepared clip, for all methods."""
+    def condition(self, estimator: Estimator, clip: Clip, about: Mapping[str, str | float] | None = None) -> Tensor:
+        """``estimator(clip)``, cached by the estimator's name and VERSION and the prepared clip, for all methods.
+
+        ``about`` is what the signal depends on beside them: thresholds, the digest of a network's weights.
+        """
         name = f"{estimator.__module__}:{estimator.__qualname__}"
         version = getattr(importlib.import_module(estimator.__module__), "VERSION", 1)
-        key = digest_json({"condition": name, "version": version, "clip": self.clip_key})
+        more = {"about": dict(about)} if about else {}
+        key = digest_json({"condition": name, "version": version, "clip": self.clip_key, **more})
         stored = self.cache.get("condition", key) if self.clip_key else None
         if stored is not None:
             return stored[0]["value"]

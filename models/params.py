@@ -5,7 +5,7 @@ error when a stage reads a field of a later one.
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,6 +55,14 @@ def param(
     return Field(default, json_schema_extra=extra, **constraints)
 
 
+Checkpoint = Annotated[
+    str, Field(max_length=200, json_schema_extra={"format": "checkpoint"}, examples=["org/name@revision"])
+]
+"""A network to load beside the checkpoint, by reference (see `models.weights`); a service offers only some. Empty as
+absent: that is what a form sends of a field that was cleared.
+"""
+
+
 class StageViolation(AttributeError):
     """A stage read a parameter that belongs to a later stage, so its cache key would not cover it."""
 
@@ -69,6 +77,13 @@ class Params(BaseModel):
         if name in type(self).model_fields:
             raise StageViolation(f"parameter {name!r} belongs to stage {stage_of(type(self), name)!r}, a later stage")
         return super().__getattr__(name)  # type: ignore[misc]
+
+    def companions(self) -> tuple[str, ...]:
+        """Networks that these parameters ask for beside the checkpoint, by reference."""
+        return ()
+
+    def ready(self, backbone: Any) -> None:
+        """Load and check them, before the first stage. Raises WeightsUnavailable and InvalidParams."""
 
 
 P = TypeVar("P", bound=Params)

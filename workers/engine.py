@@ -46,6 +46,7 @@ def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
     devices.begin(backbone.device)
     began = time.monotonic()
     try:
+        _load_companions(params, backbone, hooks)
         with limited(limits(settings)), backbone.sparing() if task.frugal else nullcontext():
             result = engine.run(
                 kind,
@@ -77,6 +78,14 @@ def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
         devices.release()
 
 
+def _load_companions(params: VideoParams, backbone: Backbone, hooks: Hooks) -> None:
+    """Load the networks that parameters name, which may take minutes, before the first stage."""
+    missing = [reference for reference in params.companions() if reference not in backbone.companions]
+    if missing:
+        with hooks.loading(" ".join(missing)):
+            params.ready(backbone)
+
+
 def _receipt(task: Edit, params: VideoParams, backbone: Backbone, result: engine.Result) -> dict[str, Any]:
     """What the result depends on, beside the inputs."""
     module = import_module(engine.find(task.method).__module__)
@@ -88,6 +97,11 @@ def _receipt(task: Edit, params: VideoParams, backbone: Backbone, result: engine
             "revision": backbone.revision,
             "digest": backbone.digest,
             "files": backbone.files,
+        },
+        "companions": {
+            name: {"revision": held.revision, "digest": held.digest, "files": held.files}
+            for name, held in backbone.companions.items()
+            if name in params.companions()
         },
         "keys": {item.name: item.key for item in result.stages},
         "numerics": {

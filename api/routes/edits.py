@@ -94,10 +94,23 @@ def check_words(request: JobRequest, held: Services, tenant: str) -> None:
     if wrong:
         errors = [error | {"pointer": written_pointer(error["pointer"], request)} for error in wrong]
         raise Problem("validation_failed", "the method does not take this", errors=errors)
+    check_checkpoints(request, held)
     check_webhook(request.webhook, held, tenant)
     check_urls(request, held)
     check_uploads(request)
     check_policy(request, held.settings)
+
+
+def check_checkpoints(request: JobRequest, held: Services) -> None:
+    """Refuse networks in parameters that are not offered: a reference may be a folder. Raises `model_not_allowed`."""
+    named = catalogue.load().checkpoints(request.method, request.engine_params())
+    wrong = [
+        {"pointer": f"#/params/{name}", "code": "model_not_allowed", "message": f"{reference!r} is not offered"}
+        for name, reference in named.items()
+        if reference not in held.settings.allowed_models
+    ]
+    if wrong:
+        raise Problem("model_not_allowed", str(wrong[0]["message"]), errors=wrong)
 
 
 def check_uploads(request: JobRequest) -> None:

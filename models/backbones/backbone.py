@@ -8,7 +8,7 @@ passes it to `Backbone.predict` as `unet`.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from einops import rearrange, repeat
@@ -16,12 +16,29 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.types import Embeds, Frames, Latents
+from models.weights import Fetch
 
 Encoded = Float[Tensor, "1 channels f height width"]
 """Latents of one clip, beside its frames in a signature: their sides are not the frames' sides."""
 
 VAE_PIXELS = 512 * 512 * 2
 """Pixels encoded or decoded at a time: about 3 GB of fp32 activations in the SD VAE, whatever the clip's length."""
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """What a ControlNet adds to a denoiser's skip connections and its middle, ``(b f) c h w``, and its frame-evals."""
+
+    down: tuple[Tensor, ...]
+    mid: Tensor
+    frame_evals: int
+
+
+class Steering(Protocol):
+    """Finds the residuals for one call of the denoiser; None when it is not to be steered there."""
+
+    def __call__(self, latents: Latents, times: Tensor, embeds: Embeds) -> Residuals | None:
+        """For latents ``b c f h w`` at timesteps ``b`` under texts ``b n d``."""
 
 
 @dataclass(eq=False)
@@ -31,9 +48,10 @@ class Backbone:
     `scheduler_config` is the checkpoint's own noise schedule; `checkpoint` the reference it was loaded from; `digest`
     the sha256 over `files`, each with its own; `revision` the hub's commit; `native_size` the picture side in pixels it
     was trained on. `frame_evals` counts denoiser evaluations of one frame since it was last set; guidance with two
-    branches counts each frame twice. Where the checkpoint was trained on a small world, a clip its VAE reproduces below
-    `domain_psnr_floor` (dB) lies outside it. `denoisers` are the families the checkpoint has a denoiser of their own
-    for; `denoiser` is the one that was loaded, empty for its plain one.
+    branches counts each frame twice, and a ControlNet beside the denoiser counts like one. Where the checkpoint was
+    trained on a small world, a clip its VAE reproduces below `domain_psnr_floor` (dB) lies outside it. `denoisers` are
+    the families the checkpoint has a denoiser of their own for; `denoiser` is the one that was loaded, empty for its
+    plain one. `companions` are networks that were loaded beside it, by reference, and `fetch` brings files of more.
     """
 
     tokenizer: Any
@@ -51,6 +69,8 @@ class Backbone:
     denoisers: tuple[str, ...] = ()
     revision: str = ""
     files: dict[str, str] = field(default_factory=dict)
+    fetch: Fetch | None = None
+    companions: dict[str, Any] = field(default_factory=dict, init=False)
     frame_evals: int = field(default=0, init=False)
     _sparing: bool = field(default=False, init=False)
 
@@ -135,11 +155,20 @@ class Backbone:
         ]
         return torch.cat(frames)
 
-    def predict(self, latents: Latents, t: int | Tensor, embeds: Embeds, *, unet: nn.Module | None = None) -> Latents:
+    def predict(
+        self,
+        latents: Latents,
+        t: int | Tensor,
+        embeds: Embeds,
+        *,
+        unet: nn.Module | None = None,
+        control: Steering | None = None,
+    ) -> Latents:
         """Return the denoiser's output for latents (b c f h w) at timestep `t`, in their shape and dtype.
 
         `t` is one timestep or one for each batch item (b). `embeds` (b n d) are repeated for every frame. `unet` takes
-        the place of the checkpoint's own denoiser: a clone that a block has inflated or tuned. Gradients flow.
+        the place of the checkpoint's own denoiser: a clone that a block has inflated or tuned. `control` steers it.
+        Gradients flow.
         """
         batch, _, count = latents.shape[:3]
         if len(embeds) != batch:
@@ -147,17 +176,22 @@ class Backbone:
         network = self.unet if unet is None else unet
         dtype = next(network.parameters()).dtype
         times = torch.as_tensor(t, device=self.device).expand(batch)
-        output = self.evaluate(network, latents.to(self.device, dtype), times, embeds.to(self.device, dtype))
-        self.frame_evals += batch * count
+        moved, text = latents.to(self.device, dtype), embeds.to(self.device, dtype)
+        residuals = None if control is None else control(moved, times, text)
+        output = self.evaluate(network, moved, times, text, residuals)
+        self.frame_evals += batch * count + (0 if residuals is None else residuals.frame_evals)
         return output.to(latents)
 
-    def evaluate(self, network: nn.Module, latents: Latents, times: Tensor, text: Embeds) -> Latents:
+    def evaluate(
+        self, network: nn.Module, latents: Latents, times: Tensor, text: Embeds, residuals: Residuals | None = None
+    ) -> Latents:
         """One call of an image network on all frames of ``b c f h w``: frames folded into the batch, text repeated."""
         batch, _, count = latents.shape[:3]
         folded = rearrange(latents, "b c f h w -> (b f) c h w")
         repeated = repeat(text, "b n d -> (b f) n d", f=count)
         times = times.repeat_interleave(count)
-        output: Tensor = network(folded, times, encoder_hidden_states=repeated, return_dict=False)[0]
+        more = steered(residuals)
+        output: Tensor = network(folded, times, encoder_hidden_states=repeated, return_dict=False, **more)[0]
         return rearrange(output, "(b f) c h w -> b c f h w", b=batch)
 
     @property
@@ -172,3 +206,10 @@ class Backbone:
 def config_of(network: nn.Module) -> dict[str, Any]:
     """The configuration a diffusers network was built from."""
     return cast(dict[str, Any], cast(Any, network).config)
+
+
+def steered(residuals: Residuals | None) -> dict[str, Any]:
+    """Residuals as the arguments that diffusers' denoisers take them by; none when there are none."""
+    if residuals is None:
+        return {}
+    return {"down_block_additional_residuals": residuals.down, "mid_block_additional_residual": residuals.mid}

@@ -116,18 +116,32 @@ def load_network(folder: Path, role: str, dtype: torch.dtype) -> nn.Module:
 
     Loaders would fill such a weight with random numbers and warn; an edit made with it would only look bad.
     """
-    kind = class_of(folder, role)
-    read_json(folder / role / "config.json")
+    return build(class_of(folder, role), folder / role, role, dtype)
+
+
+def class_named(folder: Path, allowed: Collection[str]) -> Any:
+    """The class a network's own `config.json` names; WeightsUnavailable when it is not one of those allowed."""
+    config = read_json(folder / "config.json")
+    listed = config.get("architectures") or [None]
+    name = str(config.get("_class_name") or (listed[0] if isinstance(listed, list) else None))
+    if name not in allowed:
+        raise _unusable(f"{folder.name} holds a {name}, not a {' or '.join(allowed)}")
+    return getattr(diffusers, name, None) or getattr(transformers, name)
+
+
+def build(kind: Any, folder: Path, called: str, dtype: torch.dtype) -> nn.Module:
+    """A network of this class from its folder; errors speak of it as `called`."""
+    read_json(folder / "config.json")
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
     options["dtype" if issubclass(kind, transformers.PreTrainedModel) else "torch_dtype"] = dtype
     try:
-        network, info = kind.from_pretrained(str(folder / role), **options)
+        network, info = kind.from_pretrained(str(folder), **options)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise _unusable(f"{role} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise _unusable(f"{called} cannot be loaded: {str(error).splitlines()[0]}") from error
     for problem in ("missing_keys", "mismatched_keys"):
         names = sorted(map(str, info[problem]))
         if names:
-            raise _unusable(f"{role} has {len(names)} {problem.replace('_', ' ')}, the first {names[0]}")
+            raise _unusable(f"{called} has {len(names)} {problem.replace('_', ' ')}, the first {names[0]}")
     return cast(nn.Module, network)
 
 

@@ -56,7 +56,9 @@ def load(
     if checkpoint == TINY.checkpoint:
         return tiny.make(device=device, dtype=dtype)
     wanted = family or (preset.family if preset else "sd")
-    backbone = load_folder(resolve(checkpoint, fetch=fetch), checkpoint, wanted, device=device, dtype=dtype)
+    folder = resolve(checkpoint, fetch=fetch)
+    backbone = load_folder(folder, checkpoint, wanted, device=device, dtype=dtype)
+    backbone.fetch = fetch
     if preset is None:
         return backbone
     return replace(backbone, domain_psnr_floor=preset.domain_psnr_floor, native_size=preset.native_size)

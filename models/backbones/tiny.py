@@ -8,7 +8,7 @@ and spells every other one, so that a word may be several tokens, as in the real
 from dataclasses import replace
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -77,6 +77,21 @@ def make_grounded(seed: int = 0, *, device: torch.device | str = "cpu", dtype: t
             nn.init.constant_(parameter, 0.7)
     digest = digest_json({"plain": images.digest, "attention_type": "gated"})
     return replace(images, unet=unet, checkpoint="tiny-grounded", digest=digest)
+
+
+def make_controlnet(seed: int = 0) -> ControlNetModel:
+    """A ControlNet for `make`'s denoiser; its zero convolutions are drawn, as if it had been trained."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = ControlNetModel.from_unet(make_unet(), conditioning_embedding_out_channels=(4, 4, 8, 8))
+        zeros = (
+            network.controlnet_down_blocks,
+            network.controlnet_mid_block,
+            network.controlnet_cond_embedding.conv_out,
+        )
+        for weight in (weight for layers in zeros for weight in layers.parameters()):
+            nn.init.normal_(weight, std=0.2)
+    return network
 
 
 def make_tokenizer() -> CLIPTokenizer:

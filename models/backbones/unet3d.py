@@ -11,7 +11,7 @@ from diffusers.models.resnet import TemporalConvLayer
 from torch import Tensor, nn
 
 from models.backbones import tiny
-from models.backbones.backbone import Backbone
+from models.backbones.backbone import Backbone, Residuals, steered
 from models.backbones.preset import Preset
 from models.digest import digest_json
 from models.types import Embeds, Latents
@@ -23,9 +23,12 @@ ZEROSCOPE = Preset("zeroscope", "t2v", "cerspense/zeroscope_v2_576w@main", 384)
 class Backbone3D(Backbone):
     """A backbone whose denoiser takes whole clips."""
 
-    def evaluate(self, network: nn.Module, latents: Latents, times: Tensor, text: Embeds) -> Latents:
-        """One call on clips ``b c f h w``, one text and one timestep for each."""
-        output: Tensor = network(latents, times, encoder_hidden_states=text, return_dict=False)[0]
+    def evaluate(
+        self, network: nn.Module, latents: Latents, times: Tensor, text: Embeds, residuals: Residuals | None = None
+    ) -> Latents:
+        """One call on clips ``b c f h w``, one text and one timestep for each; residuals are those of single frames."""
+        more = steered(residuals)
+        output: Tensor = network(latents, times, encoder_hidden_states=text, return_dict=False, **more)[0]
         return output
 
 

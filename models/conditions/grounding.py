@@ -130,10 +130,19 @@ class Grounded(nn.Module):
         return Grounded(self.unet, None if self.where is None else self.where.nothing(), self.more)
 
     def forward(
-        self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool = False
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        return_dict: bool = False,
+        down_block_additional_residuals: tuple[Tensor, ...] | None = None,
+        mid_block_additional_residual: Tensor | None = None,
     ) -> Any:
         """Predict for frames ``f c h w``."""
         options: dict[str, Any] = {}
+        if mid_block_additional_residual is not None:
+            options["down_block_additional_residuals"] = down_block_additional_residuals
+            options["mid_block_additional_residual"] = mid_block_additional_residual
         if self.where is not None:
             given = {name: value.to(sample) for name, value in vars(self.where).items()}
             options["cross_attention_kwargs"] = {"gligen": given}

@@ -18,7 +18,7 @@ from models.inversion.ddim import untracked
 from models.params import Params as BaseParams
 from models.params import param
 from models.schedules import ddim
-from models.types import Embeds, Latents
+from models.types import Embeds, Latents, Trajectory
 
 VERSION = 1
 
@@ -156,3 +156,13 @@ def _fit(
 def _unscale(tensor: Tensor) -> None:
     if tensor.grad is not None:
         tensor.grad /= GRADIENT_SCALE
+
+
+def optimised(trajectory: Trajectory, t: int, index: int, *, legacy: bool) -> Embeds | None:
+    """The frames' optimised null texts nearest to this timestep; as published, those of step `index`."""
+    if trajectory.null_embeds is None:
+        return None
+    if legacy:
+        return trajectory.null_embeds[index] if index < len(trajectory.null_embeds) else None
+    nearest: Embeds = trajectory.null_embeds[int((trajectory.timesteps.flip(0) - t).abs().argmin())]
+    return nearest

@@ -10,9 +10,11 @@ method adds is what it does better than this. All frames still share one network
 
 Differs from the paper or its code:
 - `strength` below 1 starts later in the schedule, from the source's own latents there: less change, less flicker.
+- A ControlNet (`control_net`, arXiv:2302.05543) can steer every frame.
 """
 
 from models.backbones import sd
+from models.conditions import controlnet
 from models.context import Context
 from models.guidance import cfg
 from models.guidance.sampling import sample
@@ -32,7 +34,7 @@ class FrameByFrame(Method):
     backbone = sd.V1_5
     adherence = ladder(strength=(0.3, 1.0))
 
-    class Params(ddim.Params, cfg.Params, VideoParams):
+    class Params(controlnet.Params, ddim.Params, cfg.Params, VideoParams):
         """Inversion, guidance, and how far to go back into the noise."""
 
         strength: float = param(1.0, gt=0, le=1, stage="edit", widget="slider")
@@ -49,6 +51,7 @@ class FrameByFrame(Method):
         text = cfg.encode(backbone, p.prompt, p.negative_prompt, p.guidance_scale)
         timesteps = schedule.timesteps(p.num_inference_steps)
         timesteps = timesteps[len(timesteps) - max(1, round(p.strength * len(timesteps))) :]
-        predict, generator = cfg.in_parts(backbone.predict), ctx.generator(p.seed)
+        control = controlnet.found(ctx, p, clip, timesteps)
+        predict, generator = controlnet.steered(backbone, control, cfg.FRAMES_AT_ONCE), ctx.generator(p.seed)
         latents = ddim.latents_at(schedule, trajectory, timesteps[0], ddim.lag(schedule, p))
         return sample(ctx, p, predict, schedule, timesteps, latents, text, eta=p.eta, generator=generator)

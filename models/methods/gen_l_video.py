@@ -14,8 +14,8 @@ Differs from the paper or its code:
 - Any number of prompts for any length; where there are as many windows as published, the division is the published one.
 - Tuned are the layers themselves instead of low-rank additions; clip embeddings are, as in released settings, off.
 - Of the inversion only its end is kept. Memory of the networks depends on the window, not on the clip.
-- The variants with depth, ControlNet or inpainting checkpoints need other inputs and are not part of this method; the
-  windows (`models.propagation.windows`) serve every method that has a step.
+- The variant with a ControlNet is `control_net` (published: edges, `control_scale` 0.6, `strength` 0.2); it looks at
+  each frame by itself. Those with depth or inpainting checkpoints need other inputs and are not part of this method.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,7 @@ from pydantic import Field
 from models.attention.anchored import anchored
 from models.attention.installed import RoutedAttention
 from models.backbones import sd
+from models.conditions import controlnet
 from models.context import Context
 from models.guidance import cfg
 from models.inversion import ddim
@@ -55,7 +56,7 @@ class GenLVideo(Method):
     backbone = sd.V1_5
     adherence = ladder(strength=(0.3, 1.0))
 
-    class Params(one_shot.Params, windows.Params, cfg.Params, VideoParams):
+    class Params(controlnet.Params, one_shot.Params, windows.Params, cfg.Params, VideoParams):
         """Tuning (none by default), windows, inversion, guidance, and prompts along time."""
 
         source_prompt: str = param("", stage="fit", widget="prompt", max_length=2000)
@@ -120,14 +121,15 @@ class GenLVideo(Method):
         schedule, over = Schedule.from_config(ctx.backbone.scheduler_config), views(p, clip)
         prompts = [p.prompt, *(p.later_prompts or ())]
         texts = [cfg.encode(ctx.backbone, prompt, p.negative_prompt, p.guidance_scale) for prompt in prompts]
-        predict = predictor(ctx, tuned(ctx, p, clip, fitted))
+        network = tuned(ctx, p, clip, fitted)
         chosen = windows.prompt_of(len(over), len(prompts), over[0][1], p.window_stride)
         stride, timesteps = schedule.stride(p.num_inference_steps), schedule.timesteps(p.num_inference_steps)
         timesteps, smooth = timesteps[-made(p) :], int(p.smooth_until * p.num_inference_steps)
-        state = Sampling(trajectory.latents[-1])
+        state, control = Sampling(trajectory.latents[-1]), controlnet.found(ctx, p, clip, timesteps)
         for i, t in ctx.steps(list(enumerate(timesteps)), state):
 
             def move(part: Latents, number: int, t: int = t, i: int = i) -> Latents:
+                predict = predictor(ctx, network, control.of(slice(*over[number])))
                 output = cfg.guided(predict, part, t, texts[chosen[number]], p.guidance_scale)
                 part = step(schedule, output, part, level=t, to=t - stride)
                 return windows.smoothed(part) if i < smooth else part
@@ -167,11 +169,11 @@ def tuned(ctx: Context, p: Any, clip: Clip, fitted: Fitted) -> Any:
     return network
 
 
-def predictor(ctx: Context, network: Any) -> cfg.Denoise:
+def predictor(ctx: Context, network: Any, control: controlnet.Control = controlnet.OFF) -> cfg.Denoise:
     """Predictions with the inflated network; stops between windows when asked to."""
 
     def predict(latents: Latents, t: int, text: Embeds) -> Latents:
         ctx.check()
-        return ctx.backbone.predict(latents, t, text, unet=network)
+        return ctx.backbone.predict(latents, t, text, unet=network, control=control)
 
     return predict

@@ -13,7 +13,7 @@ How it works:
 Differs from the paper or its code:
 - Gated layers need a grounded checkpoint (GLIGEN, text-box or inpainting text-box, as diffusers loads it). On any other
   the boxes still say where the clip may change and the prompt what; a warning `grounding_unavailable` is given.
-- The depth ControlNet of the published pipeline is not part of this method: the layout comes from the inversion.
+- The depth ControlNet of the published pipeline is on when it is named (`control_net`), and then across frames too.
 - Flow is OpenCV's DIS. The inversion's noise is moved to the level sampling starts from, and optimised null texts are
   used at the timesteps they belong to; the code does neither (`legacy_start_level`, `legacy_null_order`).
 - Which branch is which is said, not counted: the code swaps roles at every call.
@@ -21,6 +21,7 @@ On the miniature's grounded network 88 % of generated subjects lie in their box,
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Self
 
 import torch
@@ -28,10 +29,11 @@ from einops import rearrange
 from pydantic import Field, model_validator
 
 from models.attention.across_frames import across_frames
-from models.attention.installed import installed
+from models.attention.dense import dense
+from models.attention.installed import RoutedAttention, installed
 from models.backbones import sd
 from models.backbones.backbone import Backbone
-from models.conditions import grounding, optical_flow
+from models.conditions import controlnet, grounding, optical_flow
 from models.context import Context
 from models.guidance import cfg
 from models.inversion import ddim, null_text
@@ -59,7 +61,7 @@ class GroundAVideo(Method):
     backbone = sd.GLIGEN
     families = ("grounded", "sd")
 
-    class Params(cfg.Params, null_text.Params, VideoParams):
+    class Params(controlnet.Params, cfg.Params, null_text.Params, VideoParams):
         """Boxes and phrases, inversion, guidance, and what is kept."""
 
         boxes: grounding.Boxes = param(..., stage="invert", widget="boxes", labels=("source_phrases", "phrases"))
@@ -105,9 +107,7 @@ class GroundAVideo(Method):
         backbone, schedule = ctx.backbone, Schedule.from_config(ctx.backbone.scheduler_config)
         source, null = backbone.encode_text([p.source_prompt, ""]).split(1)
         network = ground(ctx, p, clip, backbone.unet, p.source_phrases)
-
-        def predict(latents: Latents, t: int, text: Embeds) -> Latents:
-            return backbone.predict(latents, t, text, unet=network)
+        predict = partial(backbone.predict, unet=network)
 
         def denoise(latents: Latents, t: int) -> Latents:
             return predict(latents, t, source)
@@ -140,7 +140,9 @@ class GroundAVideo(Method):
         stride, timesteps = schedule.stride(p.num_inference_steps), schedule.timesteps(p.num_inference_steps)
         prompt = f"{p.prompt}, {p.quality_prompt}" if p.quality_prompt else p.prompt
         text = cfg.encode(backbone, prompt, p.negative_prompt, p.guidance_scale)
-        unet = inflation.inflate(backbone.unet, frames, norm_over_frames=p.norm_over_frames, temporal=False)
+        everywhere, over = RoutedAttention(dense(frames)), p.norm_over_frames
+        inflate = partial(inflation.inflate, frames=frames, attention=everywhere, norm_over_frames=over, temporal=False)
+        unet, control = inflate(backbone.unet), controlnet.found(ctx, p, clip, timesteps).through(inflate)
         grounded = ground(ctx, p, clip, unet, p.phrases)
         boxes = grounding.per_frame(p.boxes, frames)
         outside = grounding.outside(boxes, clip.latents.shape[-2:])[:, 0].to(clip.latents)  # f h w
@@ -152,32 +154,31 @@ class GroundAVideo(Method):
             if p.inpaint:
                 noise = torch.randn(latents.shape, generator=state.generator).to(latents)
                 latents = torch.lerp(latents, add_noise(schedule, clip.latents, noise, t), outside)
-            output = predict(backbone, grounded, latents, t, text.conditional)
+            output = predict(backbone, grounded, latents, t, text.conditional, control)
             if text.unconditional is not None:
-                null = null_embeds(trajectory, t, i, legacy=p.legacy_null_order)
+                null = null_text.optimised(trajectory, t, i, legacy=p.legacy_null_order)
                 null = text.unconditional if null is None else null
-                output = cfg.combine(predict(backbone, grounded.nowhere(), latents, t, null), output, p.guidance_scale)
+                without = predict(backbone, grounded.nowhere(), latents, t, null, control.unconditional())
+                output = cfg.combine(without, output, p.guidance_scale)
             state.latents = step(schedule, output, latents, level=t, to=t - stride)
         return state.latents
 
 
-def predict(backbone: Backbone, network: grounding.Grounded, latents: Latents, t: int, text: Embeds) -> Latents:
+def predict(
+    backbone: Backbone,
+    network: grounding.Grounded,
+    latents: Latents,
+    t: int,
+    text: Embeds,
+    control: controlnet.Control = controlnet.OFF,
+) -> Latents:
     """One prediction across all frames; texts of single frames (`f n d`) are read by all."""
-    frames = latents.shape[2]
-    with installed(network.unet, across_frames(frames, modulated=len(text) > 1)):
+    with installed(network.unet, across_frames(latents.shape[2], modulated=len(text) > 1)):
         if len(text) == 1:
-            return backbone.predict(latents, t, text, unet=network)
-        folded = backbone.predict(rearrange(latents, "1 c f h w -> f c 1 h w"), t, text, unet=network)
+            return backbone.predict(latents, t, text, unet=network, control=control)
+        apart, alone = rearrange(latents, "1 c f h w -> f c 1 h w"), replace(control, by_frame=True)
+        folded = backbone.predict(apart, t, text, unet=network, control=alone)
     return rearrange(folded, "f c 1 h w -> 1 c f h w")
-
-
-def null_embeds(trajectory: Trajectory, t: int, index: int, *, legacy: bool) -> Embeds | None:
-    """The frames' optimised null texts nearest to this timestep; as published, those of step `index`."""
-    if trajectory.null_embeds is None:
-        return None
-    if legacy:
-        return trajectory.null_embeds[index] if index < len(trajectory.null_embeds) else None
-    return trajectory.null_embeds[int((trajectory.timesteps.flip(0) - t).abs().argmin())]
 
 
 def initial(ctx: Context, p: Any, clip: Clip, schedule: Schedule, trajectory: Trajectory, t: int) -> Latents:

@@ -12,8 +12,8 @@ How it works:
 Differs from the paper or its code:
 - Flow is OpenCV's DIS or RAFT (`flow_estimator`) with a forward and backward check instead of GMFlow. Each component
   is scaled by its own ratio.
-- The layout comes from the source's latents (`strength`); the published examples also steer with a line-art
-  ControlNet, which takes a checkpoint with one and is not part of this method. `strength` 1 starts from noise alone.
+- The layout comes from the source's latents (`strength`); 1 starts from noise alone. The published examples also steer
+  with a line-art ControlNet in guess mode: name one (`control_net`, `control_guess`); by default there is none.
 - `keep_detail` corrects by what the averaging changes, without the loss of the VAE round trip, at one encoding more.
 - Means are taken in float32; the code's are in the network's precision.
 """
@@ -26,7 +26,7 @@ import torch
 
 from models.backbones import sd
 from models.backbones.backbone import Backbone
-from models.conditions import flow_estimator, optical_flow
+from models.conditions import controlnet, flow_estimator, optical_flow
 from models.context import Context
 from models.guidance import cfg
 from models.method import Method, Paper, ladder
@@ -51,7 +51,7 @@ class Medm(Method):
     backbone = sd.V1_5
     adherence = ladder(strength=(0.4, 1.0))
 
-    class Params(flow_estimator.Params, cfg.Params, VideoParams):
+    class Params(controlnet.Params, flow_estimator.Params, cfg.Params, VideoParams):
         """Guidance, how far back into the noise, and how firmly flow holds the frames together."""
 
         num_inference_steps: int = param(20, ge=1, le=1000, stage="edit", widget="slider")
@@ -70,6 +70,8 @@ class Medm(Method):
         """A point is lost where following flow and coming back misses it by more than this."""
         same_noise: bool = param(True, stage="edit", advanced=True)
         """All frames start with the same noise, or each with its own."""
+        condition: controlnet.Condition = param("lineart", stage="edit", advanced=True)
+        """What the ControlNet sees of the source: the one it was trained on. Depth takes a `depth_estimator`."""
         frames_per_pass: int = param(16, ge=1, le=1024, stage="edit", unit="frames", advanced=True)
         """Frames in one network call; only memory and speed depend on it."""
 
@@ -80,7 +82,8 @@ class Medm(Method):
         stride, timesteps = schedule.stride(p.num_inference_steps), schedule.timesteps(p.num_inference_steps)
         timesteps = timesteps[len(timesteps) - max(1, round(p.strength * len(timesteps))) :]
         text = cfg.encode(backbone, p.prompt, p.negative_prompt, p.guidance_scale)
-        coding = flow_code(ctx, p, clip)
+        coding, control = flow_code(ctx, p, clip), controlnet.found(ctx, p, clip, timesteps)
+        predict = controlnet.steered(backbone, control, p.frames_per_pass)
         corrected = min(int(p.harmonise_until * len(timesteps)), len(timesteps) - 1)
         latents = initial(ctx, p, clip, schedule, timesteps[0])
 
@@ -89,13 +92,7 @@ class Medm(Method):
 
         state = Sampling(latents)
         for i, t in ctx.steps(list(enumerate(timesteps)), state):
-            output = torch.cat(
-                [
-                    cfg.guided(backbone.predict, part, t, text, p.guidance_scale)
-                    for part in state.latents.split(p.frames_per_pass, dim=2)
-                ],
-                dim=2,
-            )
+            output = cfg.guided(predict, state.latents, t, text, p.guidance_scale)
             output = corrected_output(schedule, output, state.latents, t, mediate) if i < corrected else output
             state.latents = step(schedule, output, state.latents, level=t, to=t - stride)
         return state.latents

@@ -16,7 +16,8 @@ Differs from the paper or its code:
   previous one at assumed places (`neighbour_mode="one_sided"`).
 - Key frames and frames go through the network in the same call; the code uses one for each. The numbers are the same.
 - The last chunk may be short; the code drops the remainder. `strength` 0.9 of 50 steps are 45 steps; the code makes 44.
-- Depth- and edge-conditioned variants need other checkpoints than text and are not part of this method.
+- Another editor of the paper, a ControlNet, is `control_net` with `sdedit` at `strength` 1, or beside the source's
+  features; it steers the edited branches. Checkpoints that take depth as a channel are not served.
 """
 
 from typing import Literal
@@ -26,6 +27,7 @@ import torch
 from models.attention.installed import installed
 from models.backbones import sd
 from models.backbones.backbone import Backbone
+from models.conditions import controlnet
 from models.context import Context
 from models.features import plug_and_play, taps
 from models.guidance import cfg
@@ -53,7 +55,7 @@ class TokenFlow(Method):
     backbone = sd.V2_1
     adherence = ladder(attention_until=(0.9, 0.1), features_until=(1.0, 0.4), strength=(0.5, 1.0))
 
-    class Params(ddim.Params, cfg.Params, VideoParams):
+    class Params(controlnet.Params, ddim.Params, cfg.Params, VideoParams):
         """Inversion, guidance, key frames, and how the source's layout is kept."""
 
         num_inversion_steps: int = param(500, ge=2, le=1000, stage="invert", advanced=True)
@@ -89,7 +91,7 @@ class TokenFlow(Method):
             timesteps = timesteps[len(timesteps) - max(1, round(p.strength * len(timesteps))) :]
         text = backbone.encode_text([p.source_prompt, p.negative_prompt, p.prompt])
         text = text if p.guidance_scale != 1 else text[[0, 2]]
-        generator = ctx.generator(p.seed)
+        generator, control = ctx.generator(p.seed), controlnet.found(ctx, p, clip, timesteps, unsteered=1)
         state = Sampling(initial(p, schedule, trajectory, timesteps[0], generator), generator)
         frames = state.latents.shape[2]
         for i, t in ctx.steps(list(enumerate(timesteps)), state):
@@ -98,7 +100,7 @@ class TokenFlow(Method):
             source = ddim.latents_at(schedule, trajectory, t, lag)
             with taps.shared(backbone.unet, source_layers(p, backbone.unet, i, len(timesteps)), len(text)):
                 output = predict_jointly(
-                    backbone, source, state.latents, t, text, keys, near, p.guidance_scale, p.frames_per_pass
+                    backbone, source, state.latents, t, text, keys, near, p.guidance_scale, p.frames_per_pass, control
                 )
             state.latents = step(schedule, output, state.latents, level=t, to=t - stride)
         return state.latents
@@ -114,6 +116,7 @@ def predict_jointly(
     near: nn_field.Neighbours,
     guidance_scale: float,
     frames_per_pass: int,
+    control: controlnet.Control = controlnet.OFF,
 ) -> Latents:
     """One guided prediction for all frames: key frames edited jointly, the others from their features.
 
@@ -127,8 +130,9 @@ def predict_jointly(
         for begin in range(0, latents.shape[2], frames_per_pass):
             part = slice(begin, begin + frames_per_pass)
             call.keys, call.neighbours = len(keys) if begin == 0 else 0, near.part(part)
-            held = torch.cat([branches[:, :, keys[: call.keys]], branches[:, :, part]], dim=2)
-            outputs.append(backbone.predict(held, t, text)[1:, :, call.keys :])
+            held = [*keys[: call.keys], *range(*part.indices(latents.shape[2]))]
+            output = backbone.predict(branches[:, :, held], t, text, control=control.of(held))
+            outputs.append(output[1:, :, call.keys :])
     output = torch.cat(outputs, dim=2)
     if len(output) == 1:
         return output

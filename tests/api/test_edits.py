@@ -40,6 +40,7 @@ def test_an_edit_is_accepted_with_links(edit):
         ({"input": {"video": {"path": "/etc/passwd"}}}, "validation_failed", "#/input/video/path"),
         ({"input": {"video": {"asset": UNKNOWN_ASSET}}}, "missing_asset", "#/input/video/asset"),
         ({"model": "someone/weights"}, "model_not_allowed", None),
+        ({"params": {"control_net": "/etc/passwd"}}, "model_not_allowed", "#/params/control_net"),
         ({"labels": {"a b": "c"}}, "validation_failed", None),
     ],
 )

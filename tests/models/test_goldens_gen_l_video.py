@@ -100,9 +100,9 @@ class Texts(Backbone):
     def encode_text(self, prompts):
         return torch.cat([self.texts[text] for text in prompts])
 
-    def predict(self, latents, t, embeds, *, unet=None):
+    def predict(self, latents, t, embeds, *, unet=None, control=None):
         self.seen.append(latents.shape[2])
-        return super().predict(latents, t, embeds, unet=unet)
+        return super().predict(latents, t, embeds, unet=unet, control=control)
 
 
 @pytest.mark.parametrize("case", cases("codenoise"))

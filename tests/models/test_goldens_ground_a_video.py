@@ -16,6 +16,7 @@ from models.backbones import tiny
 from models.conditions import grounding
 from models.context import Context
 from models.errors import InvalidParams
+from models.inversion import null_text
 from models.methods import ground_a_video
 from models.methods.ground_a_video import GroundAVideo
 from models.params import guarded
@@ -220,7 +221,7 @@ def test_null_texts_of_frames_are_read_by_all():
 def test_null_texts_belong_to_their_timesteps():
     embeds = torch.arange(4.0).view(4, 1, 1, 1)
     trajectory = Trajectory(torch.zeros(5, 1, 4, 1, 2, 2), torch.tensor([1, 251, 501, 751]), embeds)
-    chosen = [ground_a_video.null_embeds(trajectory, t, i, legacy=False).item() for i, t in enumerate((901, 451, 1))]
+    chosen = [null_text.optimised(trajectory, t, i, legacy=False).item() for i, t in enumerate((901, 451, 1))]
     assert chosen == [0, 1, 3]
-    legacy = [ground_a_video.null_embeds(trajectory, 1, i, legacy=True) for i in (0, 3, 4)]
+    legacy = [null_text.optimised(trajectory, 1, i, legacy=True) for i in (0, 3, 4)]
     assert [None if item is None else item.item() for item in legacy] == [0, 3, None]

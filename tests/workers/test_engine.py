@@ -21,6 +21,7 @@ from jobs.schema import Job
 from jobs.settings import Settings
 from jobs.submission import submit
 from models import video
+from models.backbones import tiny
 from models.backbones.backbone import Backbone
 from tests.conftest import wait_for
 from workers import engine
@@ -117,6 +118,22 @@ def test_a_receipt_makes_the_same_output_again_bit_for_bit(house: House, clip: b
     assert [item.cache for item in again.progress.stages if item.cache] == ["miss", "miss"]
     assert again.outputs[0].sha256 == first.outputs[0].sha256 == receipt["outputs"][0]["sha256"]
     assert json.loads(store.get_bytes(layout.receipt("local", again.id, again.fence)))["keys"] == receipt["keys"]
+
+
+def test_a_controlnet_is_loaded_before_the_first_stage_and_in_the_receipt(house: House, clip: bytes) -> None:
+    folder = str(house.folder / "net")
+    tiny.make_controlnet().save_pretrained(folder)
+    params = {"num_inference_steps": 2, "num_inversion_steps": 2, "max_frames": 2, "control_net": folder}
+    job = house.run(house.submit(clip, prompt={"target": "a red car"}, params=params))
+    assert job.error is None
+    held = json.loads(house.runner.store.get_bytes(layout.receipt("local", job.id, job.fence)))["companions"]
+    assert set(held) == {folder} and set(held[folder]["files"]) == {
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+    }
+    wrong = house.run(house.submit(clip, prompt={"target": "a red car"}, params=params | {"control_net": "/nowhere"}))
+    assert wrong.error is not None and wrong.error.code == "model.unavailable"
+    assert wrong.usage.frame_evals == 0
 
 
 def test_previews_show_the_edit_under_way_and_change_nothing(house: House, clip: bytes) -> None:
