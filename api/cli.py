@@ -65,6 +65,9 @@ def edit(
     adherence: Annotated[
         str | None, typer.Option(help="How closely to keep to the source: adhere_1 … reimagine_3.")
     ] = None,
+    provenance: Annotated[
+        str | None, typer.Option(help="Sign the result: c2pa or none; left out, the server's.")
+    ] = None,
     source_prompt: Annotated[str, typer.Option(help="What the clip shows now.")] = "",
     negative_prompt: Annotated[str, typer.Option(help="What the result should not show.")] = "",
     param: Annotated[list[str] | None, typer.Option("--param", "-p", help="name=value; may be repeated.")] = None,
@@ -85,13 +88,14 @@ def edit(
         return typer.echo(output)
     if clip is None or not method or not prompt:
         raise fail("an edit takes CLIP, --method and --prompt, or a --receipt", USAGE)
+    result = {"provenance": provenance} if provenance else {}
     order = Order(
         clip=clip,
         method=method,
         prompts={"prompt": prompt, "source_prompt": source_prompt, "negative_prompt": negative_prompt},
         params=pairs(param or [], "--param") | ({"seed": str(seed)} if seed is not None else {}),
         files={name: Path(path) for name, path in pairs(file or [], "--input").items()},
-        options={"model": model, "adherence": adherence, "output": {"container": CONTAINERS[output.suffix]}},
+        options={"model": model, "adherence": adherence, "output": result | {"container": CONTAINERS[output.suffix]}},
     )
     with connected(server, api_key) as client:
         job = follow(client, send(client, order))

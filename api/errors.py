@@ -76,6 +76,8 @@ JOB_STATUS: Mapping[str, int] = {
     "worker_lost": 500,
     "model.integrity": 500,
     "model.unavailable": 503,
+    "provenance.unavailable": 503,
+    "provenance.failed": 500,
     "stage_timeout": 504,
     "deadline_start": 504,
     "deadline_finish": 504,

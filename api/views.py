@@ -32,6 +32,10 @@ class OutputView(View):
     frames: int | None = None
     fps: float | None = None
     duration_seconds: float | None = None
+    provenance: str = "none"
+    """`c2pa` when the file says, signed, what made it; else `none`."""
+    unsigned_sha256: str | None = None
+    """Of the file before it was signed: the same for the same edit, which `sha256` of a signed file is not."""
     url: str
 
 
@@ -226,25 +230,3 @@ class Health(View):
     """The state of one process."""
 
     status: str
-
-
-class CodeView(View):
-    """One error code."""
-
-    code: str
-    type: str
-    title: str
-    status: int
-    """HTTP status of a request that is refused with it."""
-    retryable: bool
-    billed: bool
-    """Whether compute time spent before it counts as used."""
-    fixed_by: str
-    """`caller`, `operator` or `nobody`."""
-    hint: str | None = None
-
-
-class CodeList(View):
-    """Every error code."""
-
-    data: tuple[CodeView, ...]

@@ -15,7 +15,7 @@ COPY pyproject.toml requirements.lock ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/refilm/bin/pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} "$(grep '^torch==' requirements.lock)"
 RUN --mount=type=cache,target=/root/.cache/pip \
-    touch README.md && /opt/refilm/bin/pip install --constraint requirements.lock ".[workers,otel]"
+    touch README.md && /opt/refilm/bin/pip install --constraint requirements.lock ".[workers,otel,provenance]"
 COPY jobs ./jobs
 COPY models ./models
 COPY workers ./workers

@@ -80,6 +80,20 @@ JOB_CODES: dict[str, CodeFacts] = {
     "policy.output.video": CodeFacts(
         "The result is refused by policy", False, True, "caller", "change the prompt or the clip, then edit again"
     ),
+    "provenance.unavailable": CodeFacts(
+        "Results cannot be signed on this worker",
+        True,
+        False,
+        "operator",
+        "look at the certificate and the key in REFILM_PROVENANCE_CERTIFICATES and REFILM_PROVENANCE_KEY, then retry",
+    ),
+    "provenance.failed": CodeFacts(
+        "The result could not be signed",
+        True,
+        False,
+        "operator",
+        "retry; if it comes again, look into the worker's log, or edit without provenance where the service allows it",
+    ),
     "model.unavailable": CodeFacts(
         "The model weights are not available",
         True,

@@ -125,11 +125,16 @@ class PreviewOptions(Strict):
 
 
 class OutputOptions(Strict):
-    """Container of the result, previews on the way to it, and how long they are kept."""
+    """Container of the result, previews on the way to it, how long they are kept, and whether the result is signed.
+
+    `provenance` left out is the server's own choice. What is signed holds the prompts only with `provenance_prompt`.
+    """
 
     container: Literal["mp4", "gif", "webp"] = "mp4"
     preview: PreviewOptions | None = None
     expires_in: int | None = Field(default=None, ge=60, le=30 * 86400)
+    provenance: Literal["c2pa", "none"] | None = None
+    provenance_prompt: bool = False
 
 
 class CacheOptions(Strict):

@@ -80,7 +80,10 @@ class JobError(Record):
 
 
 class Output(Record):
-    """One committed result. `key` is its place in the store and is never shown to callers."""
+    """One committed result. `key` is its place in the store and is never shown to callers.
+
+    A signed file differs at every signing; `unsigned_sha256` is what it was before, equal for equal edits.
+    """
 
     name: str
     media_type: str
@@ -91,6 +94,8 @@ class Output(Record):
     frames: int | None = None
     fps: float | None = None
     duration_seconds: float | None = None
+    provenance: Literal["c2pa", "none"] = "none"
+    unsigned_sha256: str | None = None
     key: str = Field(exclude=True, repr=False)
 
 

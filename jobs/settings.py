@@ -129,6 +129,15 @@ class Settings(BaseSettings):
     policy_mode: Literal["enforce", "log"] = "enforce"
     policy_frames: int = Field(default=8, ge=1, le=64)
     """Pictures that are looked at of a clip."""
+    # signed provenance
+    provenance: Literal["off", "offered", "default", "required"] = "off"
+    """Whether results are signed (C2PA): never, when a request asks for it, unless it asks for `none`, or always."""
+    provenance_certificates: Path | None = None
+    """PEM file of the worker's: the signer's certificate, then its issuers' without the root's."""
+    provenance_key: Path | None = None
+    """PEM file of the worker's with the signer's private key, without a password."""
+    provenance_failure: Literal["fail", "warn"] = "fail"
+    """What becomes of a job whose result cannot be signed: it fails, or it ends unsigned with a warning."""
     # the stage cache
     cache_memory_bytes: int = Field(default=1 * GIB, ge=0)
     cache_disk_bytes: int = Field(default=20 * GIB, ge=0)

@@ -7,9 +7,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 NAME = re.compile(r"^(?:async )?def test_((?:[fs]\d\d_)+)", re.MULTILINE)
-UNSIGNED = 24  # S24 is about signed provenance; results are not signed
 FAULTS = [f"f{number:02}" for number in range(1, 33)]
-ATTACKS = [f"s{number:02}" for number in range(1, 26) if number != UNSIGNED]
+ATTACKS = [f"s{number:02}" for number in range(1, 26)]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from jobs.manifest import InputFile
 from jobs.schema import Output, Placement, Usage
 from jobs.settings import Settings
 from jobs.store import ObjectMissing
-from workers import publish
+from workers import provenance, publish
 from workers.diary import Diary
 from workers.failures import FetchFailed, explain, is_disk_full, is_fatal
 from workers.heartbeat import ABANDONED, Heartbeat, Verdict
@@ -56,6 +56,8 @@ class Attempt:
         self._usage = Usage()
         self._told = ("", "")
         self._accepted: dict[str, InputFile] = {}
+        self._inputs: dict[str, Fetched] = {}
+        self._watch = provenance.Watch(heart.alive, heart.stop_wanted)
         self._diary = Diary(runner.leases, claim)
         heart.also.append(self._diary.flush)
         self._handover = runner.caches.handover(claim, heart)
@@ -66,7 +68,7 @@ class Attempt:
         self._heart.place(self._placement)
         with self._spans:
             try:
-                made = self._edit()
+                made = self._sign(self._edit())
                 outputs = self._publish(made)
                 return self._spans.ended(self._commit(made, outputs))
             except Exception as error:
@@ -74,13 +76,14 @@ class Attempt:
 
     def _edit(self) -> Made:
         request = self._claim.job.request
-        inputs = self._fetch()
+        provenance.check(request, self._settings, self._watch)
+        self._inputs = self._fetch()
         salted = f"{self._settings.cache_salt.get_secret_value()}/{self._claim.job.tenant}"
         task = Edit(
             method=request.method,
             checkpoint=request.model or self._settings.checkpoint,
             params=request.engine_params(),
-            inputs=inputs,
+            inputs=self._inputs,
             container=request.output.container,
             folder=self._folder,
             preview=request.output.preview,
@@ -131,9 +134,12 @@ class Attempt:
             preview=previews.show,
         )
 
-    def _publish(self, made: Made) -> tuple[Output, ...]:
+    def _sign(self, made: Made) -> Made:
         self._tell("publish", "running")
         self._check()
+        return provenance.signed(made, self._claim.job.request, self._inputs, self._settings, self._watch)
+
+    def _publish(self, made: Made) -> tuple[Output, ...]:
         outputs = self._persist(lambda: publish.upload(self._runner.store, self._claim, made, self._accepted))
         size = sum(output.size_bytes for output in outputs)
         self._diary.write("outputs.uploaded", size_bytes=size, files=len(outputs))

@@ -35,6 +35,14 @@ class PolicyRefused(Exception):
         self.code, self.reason = code, reason
 
 
+class SigningFailed(Exception):
+    """A result cannot be signed. `code` is one of `provenance.*`, `reason` is shown to the caller."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(code)
+        self.code, self.reason = code, reason
+
+
 class FetchFailed(Exception):
     """An input is not in the store any more, or is not what was accepted."""
 
@@ -63,7 +71,7 @@ def explain(error: Exception, **where: Any) -> JobError:
         return JobError.of("input.fetch_failed", str(error), **where)
     if isinstance(error, MediaRefused):
         return JobError.of(error.code, error.detail, **where)
-    if isinstance(error, PolicyRefused):
+    if isinstance(error, PolicyRefused | SigningFailed):
         return JobError.of(error.code, error.reason, **where)
     if isinstance(error, StoreUnavailable):
         return JobError.of("storage_unavailable", "the object store cannot be reached", **where)

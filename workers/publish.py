@@ -58,6 +58,8 @@ def _upload_one(store: Store, folder: str, item: MadeFile) -> Output:
         frames=item.frames,
         fps=item.fps,
         duration_seconds=round(item.frames / item.fps, 6) if item.frames and item.fps else None,
+        provenance="c2pa" if item.unsigned_sha256 else "none",
+        unsigned_sha256=item.unsigned_sha256,
         key=key,
     )
 

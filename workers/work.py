@@ -93,6 +93,8 @@ class MadeFile:
     height: int | None = None
     frames: int | None = None
     fps: float | None = None
+    unsigned_sha256: str | None = None
+    """Of the file before it was signed; None while it is not."""
 
 
 def ignore_preview(file: MadeFile, step: int, steps: int) -> None:

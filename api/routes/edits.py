@@ -21,6 +21,7 @@ from jobs import catalogue
 from jobs.addresses import UrlRefused, check, rule
 from jobs.assets import Assets
 from jobs.catalogue import NoLadder
+from jobs.provenance import refusal
 from jobs.request import Deadline, JobRequest, WebhookRef
 from jobs.schema import Asset, Job
 from jobs.submission import submit
@@ -96,6 +97,7 @@ def check_words(request: JobRequest, held: Services, tenant: str) -> None:
         raise Problem("validation_failed", "the method does not take this", errors=errors)
     check_checkpoints(request, held)
     check_webhook(request.webhook, held, tenant)
+    check_provenance(request, held)
     check_urls(request, held)
     check_uploads(request)
     check_policy(request, held.settings)
@@ -111,6 +113,15 @@ def check_checkpoints(request: JobRequest, held: Services) -> None:
     ]
     if wrong:
         raise Problem("model_not_allowed", str(wrong[0]["message"]), errors=wrong)
+
+
+def check_provenance(request: JobRequest, held: Services) -> None:
+    """Refuse what this installation does not offer: to sign, or not to. Raises `validation_failed`."""
+    refused = refusal(request.output, held.settings)
+    if refused is not None:
+        field, message = refused
+        error = {"pointer": f"#/output/{field}", "code": "not_offered", "message": message}
+        raise Problem("validation_failed", message, errors=[error])
 
 
 def check_uploads(request: JobRequest) -> None:

@@ -6,9 +6,31 @@ from fastapi import Path
 
 from api.errors import DOCS, KINDS, Problem
 from api.routing import problems, router
-from api.views import CodeList, CodeView
+from api.views import View
 
 ROUTER = router("errors")
+
+
+class CodeView(View):
+    """One error code."""
+
+    code: str
+    type: str
+    title: str
+    status: int
+    """HTTP status of a request that is refused with it."""
+    retryable: bool
+    billed: bool
+    """Whether compute time spent before it counts as used."""
+    fixed_by: str
+    """`caller`, `operator` or `nobody`."""
+    hint: str | None = None
+
+
+class CodeList(View):
+    """Every error code."""
+
+    data: tuple[CodeView, ...]
 
 
 def describe(code: str) -> CodeView:

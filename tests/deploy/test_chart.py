@@ -127,6 +127,20 @@ def test_no_secret_is_written_down(template, name) -> None:
     assert not re.search(r"redis://|rf_live_|BEGIN [A-Z ]*PRIVATE KEY|AKIA[0-9A-Z]{16}", text)
 
 
+def test_only_workers_get_what_results_are_signed_with(template, helm) -> None:
+    for where, spec in pods(template("production")):
+        env = {item["name"]: item.get("value") for c in spec["containers"] for item in c.get("env", [])}
+        holds = any(volume.get("secret", {}).get("secretName") == "refilm-signer" for volume in spec["volumes"])
+        assert holds == ("REFILM_PROVENANCE_KEY" in env) == ("-worker-" in where), where
+        if holds:
+            [mount] = [item for item in spec["containers"][0]["volumeMounts"] if item["name"] == "signer"]
+            assert mount["readOnly"] and env["REFILM_PROVENANCE_KEY"].startswith(mount["mountPath"])
+    settings = [c for _, c in containers(of_kind(template("production"), "Deployment")) if "api" in c["name"]]
+    assert {"name": "REFILM_PROVENANCE", "value": "default"} in settings[0]["env"]
+    refused = helm("template", "refilm", str(CHART), "--set", "provenance.mode=offered")
+    assert refused.returncode != 0 and "provenance.existingSecret" in refused.stderr
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_gpu_pods_tolerate_and_others_ask_for_none(template, name) -> None:
     for where, spec in pods(template(name)):

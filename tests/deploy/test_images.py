@@ -132,6 +132,17 @@ def test_the_api_image_has_no_torch() -> None:
     assert '".[api,otel]"' in text and "COPY models" not in text and "--constraint requirements.lock" in text
 
 
+def test_only_workers_sign(composed) -> None:
+    assert '".[workers,otel,provenance]"' in (DOCKER / "worker.Dockerfile").read_text()
+    assert "provenance" not in (DOCKER / "api.Dockerfile").read_text()
+    services = composed("compose.yaml", REFILM_PROVENANCE_KEY_FILE="/etc/keys/signer.key")["services"]
+    for name, service in services.items():
+        given = [secret["source"] for secret in service.get("secrets", [])]
+        assert given == (["signer-certificates", "signer-key"] if name.startswith("worker") else []), name
+        assert ("REFILM_PROVENANCE_KEY" in service.get("environment", {})) == bool(given), name
+    assert services["api"]["environment"]["REFILM_PROVENANCE"] == "off"
+
+
 def entry(path: Path) -> list[str]:
     values = dict(instructions(path))
     return [*json.loads(values["ENTRYPOINT"]), *json.loads(values["CMD"])]

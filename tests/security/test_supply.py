@@ -32,7 +32,10 @@ def test_s23_every_package_is_pinned_to_one_version(pinned):
 def test_s23_what_the_project_asks_for_is_in_the_lock(pinned):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    asked = [*project["dependencies"], *(item for name in ("api", "jobs", "models", "dev") for item in extras[name])]
+    asked = [
+        *project["dependencies"],
+        *(item for name in ("api", "jobs", "models", "provenance", "dev") for item in extras[name]),
+    ]
     names = {plain(re.match(r"[A-Za-z0-9._-]+", item)[0]) for item in asked} - {"refilm"}
     assert names <= set(pinned), names - set(pinned)
 

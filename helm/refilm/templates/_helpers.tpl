@@ -86,6 +86,7 @@ seccompProfile: {type: RuntimeDefault}
 {{ include "refilm.storeEnv" . }}
 {{ include "refilm.secretEnv" (list "REFILM_CACHE_SALT" .Values.secrets.existingSecret .Values.secrets.cacheSaltKey) }}
 - {name: REFILM_CHECKPOINT, value: {{ .Values.checkpoint | quote }}}
+- {name: REFILM_PROVENANCE, value: {{ .Values.provenance.mode | quote }}}
 {{- with .Values.allowedModels }}
 - {name: REFILM_ALLOWED_MODELS, value: {{ toJson . | quote }}}
 {{- end }}
@@ -147,6 +148,7 @@ topologySpreadConstraints:
 {{- if and $pool.scaling.enabled (gt (int $pool.scaling.minReplicas) (int $pool.scaling.maxReplicas)) }}{{ fail (printf "workerPools %q: scaling.minReplicas is above maxReplicas" $pool.name) }}{{ end -}}
 {{- end -}}
 {{- if not (has "default" $served) }}{{ fail "workerPools: no pool serves the queue `default`, which is where the API puts jobs" }}{{ end -}}
+{{- if and (ne .Values.provenance.mode "off") (not .Values.provenance.existingSecret) }}{{ fail "provenance.existingSecret is needed: what workers sign with" }}{{ end -}}
 {{- if and .Values.podCost.enabled .Values.networkPolicy.enabled (not .Values.networkPolicy.kubernetesApi.cidrs) }}{{ fail "podCost needs networkPolicy.kubernetesApi.cidrs: the address of the API server" }}{{ end -}}
 {{- if and .Values.modelCache.sync.enabled (not .Values.modelCache.enabled) }}{{ fail "modelCache.sync needs modelCache.enabled" }}{{ end -}}
 {{- if and (eq .Values.keda.trigger "prometheus") (not .Values.keda.prometheusUrl) }}{{ fail "keda.trigger prometheus needs keda.prometheusUrl" }}{{ end -}}
