@@ -5,6 +5,7 @@ import time
 
 from jobs import batch_manifest, ids
 from jobs.batch_records import Batches
+from jobs.deliveries import TOLD_SECONDS
 from jobs.records import Records
 from jobs.states import BatchState
 from jobs.store import ObjectMissing, Store
@@ -36,7 +37,7 @@ def _revive(records: Records, store: Store, tenant: str, batch_id: str) -> None:
     row = batch_manifest.read_ending(store, tenant, batch_id)
     if row is not None:
         if int(row["expires"]) + int(row["keep"]) > time.time() * 1000:
-            records.run("batch_restore", batch_id, json.dumps(row))
+            records.run("batch_restore", batch_id, json.dumps(row), int((time.time() - TOLD_SECONDS) * 1000))
         return
     try:
         accepted = batch_manifest.read(store, tenant, batch_id)

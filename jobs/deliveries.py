@@ -17,6 +17,8 @@ from jobs.schema import from_ms
 DeliveryState = Literal["pending", "delivered", "failed", "dropped"]
 DUE = "msgs-due"
 HOLD_SECONDS = 60.0
+TOLD_SECONDS = 3 * 86400.0
+"""For so long after an end it is told, whatever is lost meanwhile."""
 MOST_ATTEMPTS_SHOWN = 20
 MOST_OF_ENDPOINT = 1000
 BATCH = 100
@@ -24,7 +26,10 @@ BATCH = 100
 
 @dataclass(frozen=True)
 class Row:
-    """One event in the outbox, about a job or a batch. `webhook` is what the job itself asked for, as JSON or ''."""
+    """One event in the outbox, about a job or a batch. `webhook` is what the job itself asked for, as JSON or ''.
+
+    `again` marks what was restored with a lost Redis: some may have heard of it, see `jobs.heard`.
+    """
 
     entry: str
     tenant: str
@@ -34,6 +39,7 @@ class Row:
     webhook: str
     at: datetime
     data: dict[str, Any]
+    again: bool = False
 
 
 class Try(BaseModel):
@@ -55,6 +61,7 @@ class Delivery(BaseModel):
     id: str
     endpoint: str
     tenant: str = Field(exclude=True)
+    subject: str = Field(default="", exclude=True)
     type: str
     state: DeliveryState
     tries: int = 0
@@ -80,8 +87,9 @@ class Deliveries:
 
     def spread(self, row: Row, messages: dict[str, str]) -> bool:
         """Turn a row into messages (endpoint id to body), all at once and only once; False when it was done before."""
+        facts = {"tenant": row.tenant, "type": row.type, "subject": row.subject}
         made = [
-            {"id": ids.new(ids.MESSAGE), "endpoint": endpoint, "tenant": row.tenant, "type": row.type, "body": body}
+            facts | {"id": ids.new(ids.MESSAGE), "endpoint": endpoint, "body": body}
             for endpoint, body in messages.items()
         ]
         return bool(self._records.run("spread", row.entry, json.dumps(made), self._life_ms, MOST_OF_ENDPOINT))
@@ -127,6 +135,7 @@ def _row(entry: str, fields: dict[str, str]) -> Row:
         webhook=fields.get("webhook", ""),
         at=from_ms(int(fields["at"])) or datetime.now(UTC),
         data=json.loads(fields.get("data") or "{}"),
+        again=fields.get("again") == "1",
     )
 
 

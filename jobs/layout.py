@@ -27,6 +27,11 @@ def ending(tenant: str, job_id: str) -> str:
     return job_folder(tenant, job_id) + "end.json"
 
 
+def heard(folder: str, endpoint_id: str) -> str:
+    """In the folder of a job or a batch: its end was told to this webhook endpoint, or given up."""
+    return f"{folder}heard/{endpoint_id}"
+
+
 def batch_folder(tenant: str, batch_id: str) -> str:
     """Folder of what is written about a batch as a whole."""
     return f"batches/{tenant_part(tenant)}/{batch_id}/"

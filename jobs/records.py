@@ -128,11 +128,18 @@ class Records:
         answer = self.run("admit", job_id, error.dump() if error else "")
         return State(answer[-1]) if answer[0] != "gone" else None
 
-    def restore(self, job_id: str, row: dict[str, str | int], idempotency: Idempotency | None = None) -> bool:
-        """Put back the hash of an ended job as its archive has it. False when the job has a record."""
+    def restore(
+        self, job_id: str, row: dict[str, str | int], idempotency: Idempotency | None, tell_since: float
+    ) -> bool:
+        """Put back the hash of an ended job as its archive has it. False when the job has a record.
+
+        What ended since a time (seconds since 1970) gets its row in the outbox again.
+        """
         key, digest = (idempotency.key, idempotency.request_hash) if idempotency else ("", "")
         life = int(self.settings.idempotency_ttl_seconds * 1000)
-        return bool(self.run("restore", job_id, json.dumps(row), key, digest, life) == "restored")
+        return bool(
+            self.run("restore", job_id, json.dumps(row), key, digest, life, int(tell_since * 1000)) == "restored"
+        )
 
     def known(self, job_id: str) -> bool:
         """True when the job has a record."""

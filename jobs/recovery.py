@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 from jobs import batch_recovery, ids, manifest
+from jobs.deliveries import TOLD_SECONDS
 from jobs.manifest import Manifest
 from jobs.queue import Bell
 from jobs.records import BatchCanceled, IdempotencyReuse, Records
@@ -70,7 +71,7 @@ def _restore(records: Records, accepted: Manifest, row: dict[str, str]) -> bool:
     if int(row["expires"]) + int(row["keep"]) <= time.time() * 1000:
         return False
     whole = {name: int(float(row[name])) for name in ("created", "expires", "keep")}
-    return records.restore(accepted.id, row | whole, accepted.idempotency)
+    return records.restore(accepted.id, row | whole, accepted.idempotency, time.time() - TOLD_SECONDS)
 
 
 def _queue_again(records: Records, bell: Bell, accepted: Manifest) -> bool:

@@ -15,9 +15,10 @@ from email.utils import parsedate_to_datetime
 import httpx
 import structlog
 
+from jobs import heard
 from jobs.addresses import Rule, Unresolved, UrlRefused, rule
 from jobs.connection import UNREACHABLE, QueueUnavailable
-from jobs.deliveries import Deliveries, Delivery, Row, Try
+from jobs.deliveries import Deliveries, Delivery, DeliveryState, Row, Try
 from jobs.records import Records
 from jobs.request import WebhookRef
 from jobs.settings import Settings
@@ -41,7 +42,7 @@ class Outbox:
         """Prepare; nothing is read yet. `only` overrides which addresses may be called."""
         self._settings = settings
         self._records = records
-        self._endpoints = Endpoints(records, store)
+        self._store, self._endpoints = store, Endpoints(records, store)
         self._deliveries = Deliveries(records)
         self._rule = only or rule(settings.webhook_ports, loopback=settings.egress_loopback)
         self._leads, self._stop = threading.Event(), threading.Event()
@@ -99,6 +100,7 @@ class Outbox:
         asked = WebhookRef.model_validate_json(row.webhook) if row.webhook else None
         if asked and asked.endpoint in known and wanted(row.type, asked.events):
             chosen.add(asked.endpoint)
+        chosen = {name for name in chosen if not heard.by(self._store, row, name)}
         return dict.fromkeys(chosen, letter(row, self._records)) if chosen else {}
 
     def _admitted(self, message_id: str) -> Delivery | None:
@@ -153,17 +155,21 @@ class Outbox:
         schedule, tries = self._settings.webhook_schedule, delivery.tries + 1
         status = tried.status or 0
         if 200 <= status < 300:
-            self._deliveries.note(delivery.id, tried, "delivered")
+            self._end(delivery, tried, "delivered")
         elif status == 410:
             self._endpoints.disable(endpoint, "the receiver answered 410 Gone")
-            self._deliveries.note(delivery.id, tried, "failed")
+            self._end(delivery, tried, "failed")
         elif tries >= len(schedule):
-            self._deliveries.note(delivery.id, tried, "failed")
+            self._end(delivery, tried, "failed")
         else:
             spread = random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 -- spreads retries, keeps no secret
             wait = max(schedule[tries] * spread, advice or 0.0)
             self._deliveries.note(delivery.id, tried, "pending", wait)
         log.info("webhook", message=delivery.id, endpoint=endpoint.id, status=tried.status, error=tried.error)
+
+    def _end(self, delivery: Delivery, tried: Try, state: DeliveryState) -> None:
+        heard.note(self._store, delivery)
+        self._deliveries.note(delivery.id, tried, state)
 
 
 def asked_wait(answer: httpx.Response) -> float | None:

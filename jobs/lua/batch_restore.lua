@@ -1,5 +1,6 @@
--- id, hash fields (json): put back the record of an ended batch from its archive. answers: restored | exists
-local id, fields = unpack(ARGV)
+-- id, hash fields (json), time: put back the record of an ended batch from its archive. One that ended since that time
+-- is told again. answers: restored | exists
+local id, fields, since = unpack(ARGV)
 local key = P .. 'batch:' .. id
 if redis.call('EXISTS', key) == 1 then
   return 'exists'
@@ -11,5 +12,8 @@ end
 redis.call('ZADD', P .. 'batches:' .. batch.tenant, batch.created, id)
 redis.call('ZADD', P .. 'batches:expiry', batch.expires + batch.keep, batch.tenant .. '/' .. id)
 redis.call('PEXPIREAT', key, batch.expires + batch.keep)
-touch_batch(id, 'queued')
+local version = touch_batch(id, 'queued')
+if tonumber(batch.finished or 0) > tonumber(since) then
+  tell_batch(id, version, batch.finished)
+end
 return 'restored'

@@ -67,11 +67,13 @@ local function touch(id, kind, data)
 end
 
 -- One row for whoever wants to hear of it: its own webhook, or endpoints of its tenant (not known yet counts).
-local function outbox(id, tenant, kind, version, webhook, data)
+-- `again` is when it happened, for what may have been told before Redis was lost.
+local function outbox(id, tenant, kind, version, webhook, data, again)
   local named = webhook and webhook ~= ''
   if named or redis.call('EXISTS', P .. 'webhooks:' .. tenant) == 1 or redis.call('EXISTS', P .. 'webhooks-known') == 0 then
     redis.call('XADD', P .. 'outbox', 'MAXLEN', '~', 100000, '*', 'job', id, 'tenant', tenant,
-      'type', kind, 'version', version, 'webhook', webhook or '', 'at', now(), 'data', data or '{}')
+      'type', kind, 'version', version, 'webhook', webhook or '', 'at', again or now(), 'data', data or '{}',
+      'again', again and 1 or 0)
   end
 end
 
@@ -82,6 +84,17 @@ local function touch_batch(id, state)
   redis.call('XADD', P .. 'changes', 'MAXLEN', '~', 10000, '*',
     'job', id, 'tenant', tenant, 'version', version, 'state', state)
   return version
+end
+
+-- Tell that a batch has ended.
+local function tell_batch(id, version, again)
+  local key = P .. 'batch:' .. id
+  local tenant, state, labels, webhook = unpack(redis.call('HMGET', key, 'tenant', 'state', 'labels', 'webhook'))
+  local told = {state = state, counts = {}, labels = cjson.decode(labels)}
+  for name in pairs(TERMINAL) do
+    told.counts[name] = tonumber(redis.call('HGET', key, 'n:' .. name) or 0)
+  end
+  outbox(id, tenant, 'batch.completed', version, webhook, cjson.encode(told), again)
 end
 
 -- End the batch once every job of it has ended. While it is rebuilt (`settling`) its counts say nothing yet.
@@ -100,11 +113,7 @@ local function end_batch(id, last)
   redis.call('PEXPIRE', key, ttl + keep)
   redis.call('DEL', key .. ':active')
   count('batches_ended')
-  local told = {state = cancel == '1' and 'canceled' or 'completed', counts = {}, labels = cjson.decode(labels)}
-  for name in pairs(TERMINAL) do
-    told.counts[name] = tonumber(redis.call('HGET', key, 'n:' .. name) or 0)
-  end
-  outbox(id, tenant, 'batch.completed', touch_batch(id, last), webhook, cjson.encode(told))
+  tell_batch(id, touch_batch(id, last))
 end
 
 -- A job of a batch went from one state to another: the counts follow. `from` is nil for a new record.

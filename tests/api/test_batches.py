@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jobs import ids
+from jobs import batch_manifest, ids
 from jobs.batch_records import Batches
 from jobs.batch_work import Engine, advance, tend
 from jobs.deliveries import Deliveries
@@ -306,6 +306,19 @@ def test_the_end_of_a_batch_goes_into_the_outbox_once(http, post, matrix, engine
         3,
         {"a": "b"},
     )
+
+
+def test_the_end_of_a_batch_is_told_again_after_redis_was_lost(http, post, matrix, engine):
+    batch = post(matrix | {"prompts": [{"target": "a ball"}], "methods": METHODS[:1]}).json()
+    http.post(batch["urls"]["cancel"])
+    kept = engine.records.redis.hgetall(f"rf:batch:{batch['id']}")
+    assert kept["state"] == "canceled"
+    batch_manifest.write_ending(engine.store, "alpha", batch["id"], kept)
+    engine.records.redis.flushall()
+    recover(engine.records, engine.store, engine.bell)
+    rows = [row for row in Deliveries(engine.records).rows() if row.type == "batch.completed"]
+    assert [(row.subject, row.again, row.data["state"]) for row in rows] == [(batch["id"], True, "canceled")]
+    assert rows[0].at.timestamp() == pytest.approx(int(kept["finished"]) / 1000, abs=0.01)
 
 
 def test_a_batch_runs_no_more_at_once_than_it_was_allowed(post, http, matrix, engine):

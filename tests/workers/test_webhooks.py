@@ -8,15 +8,20 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
+from jobs import manifest
 from jobs.deliveries import HOLD_SECONDS, Deliveries
 from jobs.leases import Leases, Outcome, Owner
+from jobs.manifest import Manifest
 from jobs.queue import Bell
 from jobs.records import Records
+from jobs.recovery import recover
 from jobs.request import ENDINGS, EventName, JobRequest
 from jobs.settings import Settings
 from jobs.states import State
 from jobs.store import open_store
+from jobs.submission import create_from
 from jobs.webhooks import Endpoint, Endpoints
+from tests.conftest import wait_for
 from workers.outbox import Outbox
 
 ASSET = "ast_" + "0" * 26
@@ -234,6 +239,48 @@ def test_endpoints_outlive_redis(post: Post, receive) -> None:
     post.endpoints.delete(endpoint)
     post.records.redis.flushall()
     assert post.endpoints.list("local") == []
+
+
+def ended(post: Post, number: int, endpoint: Endpoint, *, days_ago: float = 0.0) -> str:
+    """A canceled job of which the store knows everything."""
+    request = {"method": "echo", "input": {"video": {"asset": ASSET}}, "webhook": {"endpoint": endpoint.id}}
+    job_id = f"job_{number:026d}"
+    asked = JobRequest.model_validate(request)
+    accepted = Manifest(id=job_id, tenant="local", pool="default", request=asked, inputs={})
+    manifest.write(post.store, accepted)
+    create_from(accepted, post.records)
+    post.records.cancel(job_id, "local")
+    row = post.records.redis.hgetall(f"rf:job:{job_id}")
+    row["finished"] = str(int(row["finished"]) - int(days_ago * 86_400_000))
+    manifest.write_ending(post.store, "local", job_id, row)
+    return job_id
+
+
+def test_ends_that_nobody_heard_of_are_told_after_redis_was_lost(settings: Settings, receive) -> None:
+    """Once to whom it was not told; who heard of it, or of what ended long ago, hears nothing."""
+    post = Post(settings.model_copy(update={"webhook_schedule": (0.0, 3600.0)}))
+    hears, deaf = receive(200), receive(500, 200)
+    told, _ = post.endpoint(hears.url, "job.canceled")
+    missed, _ = post.endpoint(deaf.url, "batch.completed")
+    job_id = ended(post, 1, missed)
+    post.outbox.start()
+    post.outbox.lead(True)
+    post.settled(told)
+    wait_for(lambda: deaf.seen)
+    wait_for(lambda: post.deliveries.of_endpoint(missed.id, before=None, limit=9)[0].tries == 1)
+    post.outbox.lead(False)
+    ended(post, 2, missed, days_ago=4)
+    post.records.redis.flushall()
+    assert recover(post.records, post.store, post.bell).restored == 2
+    post.outbox.lead(True)
+    post.settled(missed)
+    wait_for(lambda: post.records.redis.xlen("rf:outbox") == 0)
+    post.outbox.stop()
+    assert [json.loads(body)["data"]["id"] for _, _, body in deaf.seen] == [job_id, job_id]
+    assert len(hears.seen) == 1
+    manifest.remove(post.store, "local", job_id)
+    assert [info.key for info in post.store.list("jobs/") if job_id in info.key] == []
+    post.records.redis.close()
 
 
 def test_a_job_that_ends_is_told_with_its_own_version(post: Post, receive) -> None:
