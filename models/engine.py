@@ -122,7 +122,7 @@ def run(
     p, files = validated(kind, params, inputs)
     current = Run(kind(), files, p, backbone, cache or NoCache(), progress, cancelled, handover, preview)
     try:
-        p.ready(backbone)
+        p.ready(backbone, files)
         with torch.no_grad(), estimates.watched(preview.watch if preview else None):
             return _stages(current, keys.root(backbone, salt))
     except torch.OutOfMemoryError as error:

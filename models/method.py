@@ -47,6 +47,13 @@ class VideoInput(BaseModel):
     """The clip to edit."""
 
 
+class ControlledInput(VideoInput):
+    """The files of a method that a ControlNet can steer."""
+
+    control_video: VideoFile | None = asset(None, stage="edit")
+    """condition `given`: the pictures that the ControlNet sees, a clip as long as the one to edit, cut like it."""
+
+
 Ladder = Mapping[str, tuple[float, float]]
 
 

@@ -82,8 +82,8 @@ class Params(BaseModel):
         """Networks that these parameters ask for beside the checkpoint, by reference."""
         return ()
 
-    def ready(self, backbone: Any) -> None:
-        """Load and check them, before the first stage. Raises WeightsUnavailable and InvalidParams."""
+    def ready(self, backbone: Any, inputs: Any) -> None:
+        """Load and check them, before the first stage. Raises WeightsUnavailable, InvalidParams, MissingCondition."""
 
 
 P = TypeVar("P", bound=Params)

@@ -16,7 +16,7 @@ from models import engine, video
 from models.backbones.backbone import Backbone
 from models.context import Preview
 from models.errors import Cancelled
-from models.method import validated
+from models.method import VideoInput, validated
 from models.params import VideoParams
 from models.types import File, Frames, Video
 from models.video import limited
@@ -41,12 +41,12 @@ def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
     kind = engine.find(task.method)
     screen(task.inputs, settings)
     inputs = _files(task)
-    params, _ = validated(kind, task.params, inputs)  # before weights are read, which may take minutes
+    params, given = validated(kind, task.params, inputs)  # before weights are read, which may take minutes
     backbone, was_warm = warm(settings).get(task.checkpoint, kind.backbone.family, hooks.loading)
     devices.begin(backbone.device)
     began = time.monotonic()
     try:
-        _load_companions(params, backbone, hooks)
+        _load_companions(params, given, backbone, hooks)
         with limited(limits(settings)), backbone.sparing() if task.frugal else nullcontext():
             result = engine.run(
                 kind,
@@ -78,12 +78,12 @@ def edit(task: Edit, hooks: Hooks, settings: Settings) -> Made:
         devices.release()
 
 
-def _load_companions(params: VideoParams, backbone: Backbone, hooks: Hooks) -> None:
+def _load_companions(params: VideoParams, given: VideoInput, backbone: Backbone, hooks: Hooks) -> None:
     """Load the networks that parameters name, which may take minutes, before the first stage."""
     missing = [reference for reference in params.companions() if reference not in backbone.companions]
     if missing:
         with hooks.loading(" ".join(missing)):
-            params.ready(backbone)
+            params.ready(backbone, given)
 
 
 def _receipt(task: Edit, params: VideoParams, backbone: Backbone, result: engine.Result) -> dict[str, Any]:

@@ -15,16 +15,17 @@ from einops import rearrange, repeat
 from pydantic import model_validator
 from torch import Tensor, nn
 
+from models import video
 from models.backbones import companions
 from models.backbones.backbone import Backbone, Residuals, config_of
 from models.conditions import depth, edges
 from models.context import Context
-from models.errors import InvalidParams
+from models.errors import InvalidInput, InvalidParams, MissingCondition
 from models.params import Checkpoint, param
 from models.params import Params as BaseParams
 from models.types import Clip, Embeds, Frames, Latents
 
-Condition = Literal["canny", "lineart", "softedge", "depth"]
+Condition = Literal["canny", "lineart", "softedge", "depth", "given"]
 SHAPE = ("block_out_channels", "layers_per_block", "cross_attention_dim")
 """What a ControlNet must have in common with the denoiser."""
 
@@ -35,7 +36,7 @@ class Params(BaseParams):
     control_net: Checkpoint | None = param(None, stage="edit", advanced=True)
     """ControlNet that steers every frame, as `lllyasviel/control_v11p_sd15_lineart`; left out, none does."""
     condition: Condition = param("canny", stage="edit", advanced=True)
-    """What the ControlNet sees of the source: the one it was trained on. Depth takes a `depth_estimator`."""
+    """What the ControlNet sees, as it was trained: found in the clip (depth by `depth_estimator`), or `given`."""
     control_scale: float = param(1.0, ge=0, le=2, stage="edit", advanced=True)
     """How strongly the ControlNet steers; 0 leaves it out."""
     control_start: float = param(0.0, ge=0, le=1, stage="edit", advanced=True)
@@ -68,8 +69,11 @@ class Params(BaseParams):
         deep = self.depth_estimator if self.condition == "depth" else None
         return (deep, self.control_net) if deep else (self.control_net,)
 
-    def ready(self, backbone: Any) -> None:
-        """Load them, and check that the ControlNet fits the checkpoint."""
+    def ready(self, backbone: Any, inputs: Any) -> None:
+        """Load them, and check that the ControlNet fits the checkpoint and has what it is to see."""
+        if self.companions() and self.condition == "given" and inputs.control_video is None:
+            hint = "add it to the request: input.files.control_video, or choose another condition"
+            raise MissingCondition("condition 'given' needs the input 'control_video'", hint=hint)
         *estimators, network = self.companions() or (None,)
         for reference in estimators:
             companions.load(backbone, str(reference), companions.DEPTH_ESTIMATORS)
@@ -171,8 +175,10 @@ def found(ctx: Context, p: Params, clip: Clip, timesteps: Sequence[int], *, unst
     return Control(network, pictures, p.control_scale, frozenset(inside), p.control_guess, unsteered)
 
 
-def seen(ctx: Context, p: Params, clip: Clip) -> Frames:
-    """The condition of every frame, ``f 3 h w`` in 0…1, cached for all methods."""
+def seen(ctx: Context, p: Any, clip: Clip) -> Frames:
+    """The condition of every frame, ``f 3 h w`` in 0…1; what is found in the clip is cached for all methods."""
+    if p.condition == "given":
+        return given(ctx, p, clip)
     if p.condition == "canny":
         return ctx.condition(edges.canny(p.canny_low, p.canny_high), clip, {"low": p.canny_low, "high": p.canny_high})
     if p.condition == "depth":
@@ -180,6 +186,26 @@ def seen(ctx: Context, p: Params, clip: Clip) -> Frames:
         about = {"network": network.digest, "normalisation": p.depth_normalisation}
         return ctx.condition(depth.estimator(network, p.depth_normalisation), clip, about)
     return ctx.condition({"lineart": edges.lineart, "softedge": edges.softedge}[p.condition], clip)
+
+
+def given(ctx: Context, p: Any, clip: Clip) -> Frames:
+    """The caller's pictures, cut and sized like the clip; InvalidInput when they are not as many as its frames."""
+    height, width = clip.frames.shape[-2:]
+    footage = video.read(
+        ctx.inputs["control_video"].path,  # type: ignore[union-attr]  # one file, as `ready` has seen
+        start_seconds=p.start_seconds,
+        end_seconds=p.end_seconds,
+        fps=clip.fps,
+        max_frames=p.max_frames,
+        width=width,
+        height=height,
+        crop=p.resize == "crop",
+        native_size=ctx.backbone.native_size,
+    )
+    if len(footage.frames) != len(clip.frames):
+        message = f"control_video has {len(footage.frames)} frames where the clip has {len(clip.frames)}"
+        raise InvalidInput(message, hint="give a clip with a picture for every frame, at the same frame rate")
+    return footage.frames
 
 
 def steered(backbone: Backbone, control: Control, frames_at_once: int) -> Callable[[Latents, int, Embeds], Latents]:

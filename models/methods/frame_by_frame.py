@@ -19,7 +19,7 @@ from models.context import Context
 from models.guidance import cfg
 from models.guidance.sampling import sample
 from models.inversion import ddim
-from models.method import Method, Paper, ladder
+from models.method import ControlledInput, Method, Paper, ladder
 from models.params import VideoParams, param
 from models.schedules.ddim import Schedule
 from models.types import Clip, Fitted, Latents, Trajectory
@@ -33,6 +33,7 @@ class FrameByFrame(Method):
     paper = Paper(arxiv="2010.02502", title="Denoising Diffusion Implicit Models", venue="ICLR 2021")
     backbone = sd.V1_5
     adherence = ladder(strength=(0.3, 1.0))
+    Inputs = ControlledInput
 
     class Params(controlnet.Params, ddim.Params, cfg.Params, VideoParams):
         """Inversion, guidance, and how far to go back into the noise."""

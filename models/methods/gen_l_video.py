@@ -31,7 +31,7 @@ from models.conditions import controlnet
 from models.context import Context
 from models.guidance import cfg
 from models.inversion import ddim
-from models.method import Method, Paper, ladder
+from models.method import ControlledInput, Method, Paper, ladder
 from models.params import VideoParams, param
 from models.propagation import windows
 from models.resume import Sampling
@@ -55,6 +55,7 @@ class GenLVideo(Method):
     )
     backbone = sd.V1_5
     adherence = ladder(strength=(0.3, 1.0))
+    Inputs = ControlledInput
 
     class Params(controlnet.Params, one_shot.Params, windows.Params, cfg.Params, VideoParams):
         """Tuning (none by default), windows, inversion, guidance, and prompts along time."""

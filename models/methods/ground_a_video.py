@@ -37,7 +37,7 @@ from models.conditions import controlnet, grounding, optical_flow
 from models.context import Context
 from models.guidance import cfg
 from models.inversion import ddim, null_text
-from models.method import Method, Paper
+from models.method import ControlledInput, Method, Paper
 from models.params import VideoParams, param
 from models.propagation import still
 from models.resume import Sampling
@@ -60,6 +60,7 @@ class GroundAVideo(Method):
     )
     backbone = sd.GLIGEN
     families = ("grounded", "sd")
+    Inputs = ControlledInput
 
     class Params(controlnet.Params, cfg.Params, null_text.Params, VideoParams):
         """Boxes and phrases, inversion, guidance, and what is kept."""

@@ -29,7 +29,7 @@ from models.backbones.backbone import Backbone
 from models.conditions import controlnet, flow_estimator, optical_flow
 from models.context import Context
 from models.guidance import cfg
-from models.method import Method, Paper, ladder
+from models.method import ControlledInput, Method, Paper, ladder
 from models.params import VideoParams, param
 from models.propagation import flow_coding
 from models.resume import Sampling
@@ -50,6 +50,7 @@ class Medm(Method):
     )
     backbone = sd.V1_5
     adherence = ladder(strength=(0.4, 1.0))
+    Inputs = ControlledInput
 
     class Params(controlnet.Params, flow_estimator.Params, cfg.Params, VideoParams):
         """Guidance, how far back into the noise, and how firmly flow holds the frames together."""
@@ -71,7 +72,7 @@ class Medm(Method):
         same_noise: bool = param(True, stage="edit", advanced=True)
         """All frames start with the same noise, or each with its own."""
         condition: controlnet.Condition = param("lineart", stage="edit", advanced=True)
-        """What the ControlNet sees of the source: the one it was trained on. Depth takes a `depth_estimator`."""
+        """What the ControlNet sees, as it was trained: found in the clip (depth by `depth_estimator`), or `given`."""
         frames_per_pass: int = param(16, ge=1, le=1024, stage="edit", unit="frames", advanced=True)
         """Frames in one network call; only memory and speed depend on it."""
 

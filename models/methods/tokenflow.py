@@ -32,7 +32,7 @@ from models.context import Context
 from models.features import plug_and_play, taps
 from models.guidance import cfg
 from models.inversion import ddim
-from models.method import Method, Paper, ladder
+from models.method import ControlledInput, Method, Paper, ladder
 from models.params import VideoParams, param
 from models.propagation import nearest_neighbour as nn_field
 from models.resume import Sampling
@@ -54,6 +54,7 @@ class TokenFlow(Method):
     """The source's spatial layout is preserved, and with it the outlines of things."""
     backbone = sd.V2_1
     adherence = ladder(attention_until=(0.9, 0.1), features_until=(1.0, 0.4), strength=(0.5, 1.0))
+    Inputs = ControlledInput
 
     class Params(controlnet.Params, ddim.Params, cfg.Params, VideoParams):
         """Inversion, guidance, key frames, and how the source's layout is kept."""

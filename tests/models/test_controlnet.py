@@ -15,7 +15,7 @@ from models.backbones import companions, sd, tiny, unet3d
 from models.conditions import controlnet, depth, edges
 from models.context import Context, MemoryCache
 from models.digest import digest_file
-from models.errors import InvalidParams, WeightsUnavailable
+from models.errors import InvalidInput, InvalidParams, MissingCondition, WeightsUnavailable
 from models.guidance import cfg
 from models.guidance.sampling import sample
 from models.schedules.ddim import Schedule
@@ -201,6 +201,26 @@ def test_conditions_are_found_once_for_all_edits(folder, clip_file, monkeypatch)
         edit("medm", backbone, clip_file, cache, control_net=str(folder), prompt=prompt)
     edit("tokenflow", backbone, clip_file, cache, control_net=str(folder), condition="lineart")
     assert found == [1]
+
+
+def test_pictures_may_be_brought(folder, clip_file, tmp_path):
+    """The source's own line art as a clip steers nearly as it does when it is found; too few pictures are refused."""
+    art = edges.lineart(clip(frames()))
+    kind, backbone, options = engine.find("frame_by_frame"), tiny.make(), {**TEXT, "num_inversion_steps": 2}
+    options |= {"control_net": str(folder), "condition": "given", "num_inference_steps": 2}
+
+    def bring(pictures):
+        video.write(tmp_path / "art.mp4", pictures, 8)
+        file = File(tmp_path / "art.mp4", digest_file(tmp_path / "art.mp4"), "art.mp4")
+        return engine.run(kind, options, {"video": clip_file, "control_video": file}, backbone).video.frames
+
+    with pytest.raises(MissingCondition, match="control_video"):
+        engine.run(kind, options, {"video": clip_file}, backbone)
+    with pytest.raises(InvalidInput, match="2 frames where the clip has 4"):
+        bring(art[:2])
+    found = engine.run(kind, options | {"condition": "lineart"}, {"video": clip_file}, backbone).video.frames
+    other = engine.run(kind, options | {"control_net": None}, {"video": clip_file}, backbone).video.frames
+    assert (bring(art) - found).abs().mean() < (other - found).abs().mean() / 3
 
 
 def clip(pictures):
