@@ -3,8 +3,6 @@
 import json
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from fastapi.testclient import TestClient
@@ -126,32 +124,15 @@ def test_what_is_not_installed_leaves_traces_off(monkeypatch):
         assert span.traceparent == ""
 
 
-def test_spans_are_sent_to_the_collector_that_the_environment_names(monkeypatch):
-    taken = []
-
-    class Collector(BaseHTTPRequestHandler):
-        def do_POST(self):
-            taken.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_):
-            return
-
-    server = HTTPServer(("127.0.0.1", 0), Collector)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
-    try:
-        assert traces.begin("refilm-test") is not None
-        with traces.span("job", parent=f"00-{TRACE}-{CALLER}-01"):
-            pass
-        traces.end()
-    finally:
-        server.shutdown()
-        server.server_close()
-    [(path, body)] = taken
-    assert path == "/v1/traces" and b"refilm-test" in body and bytes.fromhex(TRACE) in body
+def test_spans_are_sent_to_the_collector_that_the_environment_names(monkeypatch, receive):
+    collector = receive(200)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    assert traces.begin("refilm-test") is not None
+    with traces.span("job", parent=f"00-{TRACE}-{CALLER}-01"):
+        pass
+    traces.end()
+    [(path, _, body)] = collector.seen
+    assert path.endswith("/v1/traces") and b"refilm-test" in body and bytes.fromhex(TRACE) in body
 
 
 def test_nothing_is_imported_while_traces_are_off():

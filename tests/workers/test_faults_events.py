@@ -1,4 +1,4 @@
-"""A job's events across API processes: what one began another goes on with, no event lost and none told twice."""
+"""What leaves the processes: a job's events go on at another API process, a worker's spans reach their collector."""
 
 import json
 from collections.abc import Iterator
@@ -6,8 +6,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from jobs.origin import came_from
 from tests.workers.test_faults_service import Api
 
+TRACE = "0af7651916cd43dd8448eb211c80319c"
 pytestmark = pytest.mark.faults
 
 
@@ -58,3 +60,18 @@ def test_events_go_on_at_another_process_where_they_were_cut(stack, both) -> Non
     assert heard[-1]["event"] == "end"
     states = [json.loads(event["data"])["state"] for event in heard if event["event"] == "state"]
     assert states[-1] == "succeeded" and len(states) == len(set(states))
+
+
+def test_spans_of_a_workers_process_reach_the_collector(stack, receive, monkeypatch) -> None:
+    """Also of a job under way when the worker is told to stop; a traceparent in the record makes them one trace."""
+    collector = receive(200)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    worker = stack.worker("a")
+    with came_from("req-1", f"00-{TRACE}-b7ad6b7169203331-01"):
+        job = stack.submit(params={"steps": 2})
+    stack.wait(job, "succeeded")
+    worker.terminate()
+    assert worker.wait(30) == 0
+    sent = b"".join(body for _, _, body in collector.seen)
+    assert bytes.fromhex(TRACE) in sent and b"refilm-worker" in sent
+    assert all(name in sent for name in (b"job.attempt", b"stage.edit", b"stage.publish", job.id.encode()))
