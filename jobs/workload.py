@@ -32,7 +32,7 @@ class ClipFacts(BaseModel):
 
 
 class Workload(BaseModel):
-    """Frames and size that are worked on, and the steps of each stage that has steps."""
+    """Frames and size that are worked on, steps of each stage that has steps, and networks beside the checkpoint."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,13 +40,15 @@ class Workload(BaseModel):
     width: int
     height: int
     steps: dict[str, int]
+    beside: int = 0
 
     @property
     def kind(self) -> str:
-        """The class: frames rounded up to eights, sides to 64, steps of edit, invert and fit."""
+        """The class: frames rounded up to eights, sides to 64, steps of edit, invert and fit, networks beside."""
         frames = self.frames if self.frames <= FRAME_STEP else _up(self.frames, FRAME_STEP)
         steps = "+".join(str(self.steps[stage]) for stage in STEPS if stage in self.steps)
-        return f"{frames}f@{_up(self.width, SIDE_STEP)}x{_up(self.height, SIDE_STEP)}x{steps or 1}"
+        beside = f"&{self.beside}" if self.beside else ""
+        return f"{frames}f@{_up(self.width, SIDE_STEP)}x{_up(self.height, SIDE_STEP)}x{steps or 1}{beside}"
 
     def units(self, stage: str) -> float:
         """What the stage's time grows with."""
@@ -62,6 +64,7 @@ def workload(request: JobRequest, clip: ClipFacts) -> Workload:
         width=_number(params, "width") or clip.width or DEFAULT_SIDE,
         height=_number(params, "height") or clip.height or DEFAULT_SIDE,
         steps=steps,
+        beside=len(catalogue.load().checkpoints(request.method, params)),
     )
 
 

@@ -10,6 +10,7 @@ from jobs.catalogue import Catalogue, UnknownMethod, load
 from jobs.codes import JOB_CODES
 from jobs.request import JobRequest
 from jobs.schema import JobError
+from jobs.workload import ClipFacts, workload
 
 PARAMS = {
     "type": "object",
@@ -157,3 +158,15 @@ def test_an_error_always_says_what_to_do_its_own_advice_first() -> None:
         assert JobError.of(code).hint, code
     assert JobError.of("input.no_frames", "too short", hint="").hint == JOB_CODES["input.no_frames"].hint
     assert JobError.of("input.no_frames", hint="begin at 0").hint == "begin at 0"
+
+
+def test_networks_that_parameters_name_are_told_and_are_a_class_of_work_of_their_own() -> None:
+    named = {"control_net": "a/net", "depth_estimator": None, "condition": "canny"}
+    assert load().checkpoints("medm", named) == {"control_net": "a/net"}
+    assert load().checkpoints("medm", {"control_net": ""}) == {} == load().checkpoints("fatezero", named)
+    given = {"method": "medm", "input": {"video": {"asset": f"ast_{26 * '0'}"}}}
+    plain, steered = (
+        workload(JobRequest.model_validate(given | {"params": params}), ClipFacts(frames=8)).kind
+        for params in ({}, {"control_net": "a/net"})
+    )
+    assert steered == f"{plain}&1"
