@@ -26,7 +26,10 @@ Fetch = Callable[[str], Path]
 """Bring the files under an `s3://bucket/prefix` to a local folder and return it; give up with OSError."""
 
 SD_ROLES = ("tokenizer", "text_encoder", "vae", "unet", "scheduler")
-EMBEDDED = {"miniature": Path(__file__).parent / "miniature" / "weights"}
+MINIATURE = Path(__file__).parent / "miniature" / "weights"
+MINIATURE_SOFTEDGE = "miniature-softedge"
+"""The miniature's ControlNet, which sees soft edges."""
+EMBEDDED = {"miniature": MINIATURE, MINIATURE_SOFTEDGE: MINIATURE / "controlnet_softedge"}
 HUB_NAME = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")

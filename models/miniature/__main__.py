@@ -22,6 +22,7 @@ class Part(StrEnum):
     UNET = "unet"
     T2V = "t2v"
     GROUNDED = "grounded"
+    CONTROL = "control"
     FINDER = "finder"
 
 
@@ -43,8 +44,14 @@ def _boxes() -> Any:
     return train_grounded
 
 
-DENOISERS = {Part.UNET: _image, Part.T2V: _clips, Part.GROUNDED: _boxes}
-"""What trains and exports each denoiser; imported when needed."""
+def _edges() -> Any:
+    from models.miniature import train_control
+
+    return train_control
+
+
+DENOISERS = {Part.UNET: _image, Part.T2V: _clips, Part.GROUNDED: _boxes, Part.CONTROL: _edges}
+"""What trains and exports each denoiser and what steers it; imported when needed."""
 
 
 @app.command()

@@ -26,6 +26,7 @@ from models.metrics import pixel
 from models.miniature import (
     evaluate_boxes,
     evaluate_clips,
+    evaluate_edges,
     evaluate_motion,
     family,
     judge,
@@ -224,6 +225,7 @@ PARTS: dict[str, Callable[[sd.Backbone, Sizes], Measured]] = {
     "recognisers": recognisers,
     "clips": evaluate_clips.text_to_video,
     "boxes": evaluate_boxes.in_boxes,
+    "edges": evaluate_edges.along_edges,
     "motion": evaluate_motion.transfer,
     "dreamix": evaluate_motion.appearance,
 }

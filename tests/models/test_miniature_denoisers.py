@@ -7,15 +7,17 @@ import pytest
 import torch
 
 from models import engine
-from models.backbones import sd, unet3d
+from models.backbones import companions, sd, unet3d
 from models.bench import inputs
 from models.bench.cases import cases
 from models.conditions import grounding
+from models.conditions.controlnet import Control
 from models.methods.ground_a_video import GroundAVideo
-from models.miniature import boxes, evaluate_motion, finder, train_finder, world
+from models.miniature import boxes, evaluate_motion, finder, train_control, train_finder, world
 from models.miniature.recognisers import frames_of
 from models.miniature.scene import Scene, caption, sample_scene
 from models.schedules.ddim import Schedule, add_noise
+from models.weights import MINIATURE_SOFTEDGE
 
 HELD_OUT = 8_000_000
 
@@ -25,12 +27,12 @@ def images():
     return sd.load("miniature")
 
 
-def noise_error(backbone, latents, text, t, unet=None):
+def noise_error(backbone, latents, text, t, unet=None, control=None):
     """Mean squared error of the predicted noise."""
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
     noisy = add_noise(Schedule.from_config(backbone.scheduler_config), latents, noise, t)
     with torch.no_grad():
-        predicted = backbone.predict(noisy, t, backbone.encode_text([text]), unet=unet)
+        predicted = backbone.predict(noisy, t, backbone.encode_text([text]), unet=unet, control=control)
     return float((predicted - noise).square().mean())
 
 
@@ -69,6 +71,21 @@ def test_the_box_tells_the_grounded_denoiser_where_the_subject_is():
             errors.append(noise_error(backbone, latents, caption(scene, 1), 700, network))
         better.append(errors[0] < errors[1])
     assert sum(better) >= 5
+
+
+def test_edges_tell_the_denoiser_where_things_are(images):
+    """At a noise level where places are decided, a picture's edges explain it better than another's, or than none."""
+    found = companions.load(images, MINIATURE_SOFTEDGE, companions.CONTROL_NETS)
+    scenes = [sample_scene(HELD_OUT + index) for index in range(4)]
+    pictures = [frames_of(world.render_frames(scene, 1)) for scene in scenes]
+    shown = [train_control.edged(2 * picture - 1) for picture in pictures]
+    steered = [Control(found.network, edges, active=frozenset([700])) for edges in (*shown, shown[0])]
+    for index, (scene, picture) in enumerate(zip(scenes, pictures, strict=True)):
+        latents, text = images.encode_frames(picture), caption(scene, 1)
+        errors = [
+            noise_error(images, latents, text, 700, control=one) for one in (steered[index], steered[index + 1], None)
+        ]
+        assert errors[0] < 0.8 * min(errors[1:])
 
 
 def test_the_shipped_finder_finds_subjects_anywhere():
