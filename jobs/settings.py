@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     """`module:function` that performs an edit inside the worker's child process."""
     checkpoint: str = "miniature"
     """Weights used when a request names no model: `miniature`, `org/name@revision`, a folder or `s3://…`."""
-    allowed_models: tuple[str, ...] = ()
+    allowed_models: tuple[str, ...] = ("miniature-softedge",)
     """What a request may name beside `checkpoint`: models, and networks in parameters (`control_net`)."""
     device: str = "auto"
     warm_backbones: int = Field(default=1, ge=1)
