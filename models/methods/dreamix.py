@@ -17,7 +17,8 @@ Differs from the paper or its code (there is none, and its model, a cascade in p
 - On an image checkpoint layers over frames are added as in Tune-A-Video and learn from this clip alone.
 
 Measured on the miniature's text-to-video network, four held-out clips, another colour or subject: seen by the judge in
-all frames, background and style kept in all; the subject's track correlates with the source's by 0.81 on average.
+all frames, background and style kept in all; the subject's track correlates with the source's by 0.91 on average and
+0.84 at least.
 """
 
 from typing import Any

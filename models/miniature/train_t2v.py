@@ -2,8 +2,8 @@
 
 The layers within a frame are the image UNet's and stay as they are, but for the keys and values of cross-attention,
 through which words of motion reach the layers over frames. Those start silent, so training begins at the image UNet
-run frame by frame. Objective and captions are those of `train_unet`; clips run backwards half of the time, where the
-words still hold.
+run frame by frame. Objective and captions are those of `train_unet`. Clips run forwards only: a network that has seen
+them both ways cannot tell the first frame from the last, and no motion can then be tuned into it.
 """
 
 from collections.abc import Callable
@@ -32,8 +32,6 @@ CHUNK = 250
 BATCH = 6
 PEAK_RATE = 2e-3
 FIRST_SEED = 20_000_000
-ONE_WAY = ("zoom",)
-"""Motions whose words are wrong when time runs backwards."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def batch_loss(
         chosen = rng.integers(len(clips.scenes), size=BATCH)
         words = [captions.draw(clips.scenes[index], rng) for index in chosen]
         ids = tokenizer(words, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        clean = torch.stack([_either_way(clips, int(index), rng) for index in chosen]).float()
+        clean = torch.stack([clips.values[int(index)] for index in chosen]).float()
         timesteps = torch.from_numpy(train_unet.spread_timesteps(rng, BATCH))
         with torch.no_grad():
             embeds = encoder(ids)[0]
@@ -99,12 +97,6 @@ def batch_loss(
         )
 
     return loss
-
-
-def _either_way(clips: Clips, index: int, rng: np.random.Generator) -> Tensor:
-    latents = clips.values[index]
-    backwards = rng.random() < 0.5 and clips.scenes[index].motion not in ONE_WAY
-    return latents.flip(1) if backwards else latents
 
 
 def train(folder: Path, minutes: float, resume: bool = False, clips: int = CLIPS) -> None:
