@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+from itertools import dropwhile
+from pathlib import Path
 
 import pytest
 
@@ -30,8 +32,9 @@ MORE = {
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
-    settings = {"lease_seconds": "15", "scheduler_interval_seconds": "0.3", "step_state_seconds": "0.05"}
-    with Stack(tmp_path_factory.mktemp("methods"), settings=settings) as stack:
+    """Two workers: what one was killed over the other takes, while the supervisor starts the first one anew."""
+    settings = {"lease_seconds": "8", "scheduler_interval_seconds": "0.3", "step_state_seconds": "0.05"}
+    with Stack(tmp_path_factory.mktemp("methods"), workers=2, settings=settings) as stack:
         yield stack
 
 
@@ -56,6 +59,18 @@ def ended(client: Client, job):
     return last
 
 
+def kept_in_edit(logs: Path, job_id: str) -> tuple[str, int] | None:
+    """The worker of the job's edit and the last step whose state it has kept, as its log tells at once."""
+    for log in logs.glob("worker-*.log"):
+        lines = [json.loads(line) for line in log.read_text().splitlines() if job_id in line and line.endswith("}")]
+        assert all(line["event"] != "job left" for line in lines), lines[-1]
+        edit = dropwhile(lambda line: (line["event"], line.get("stage")) != ("stage.begun", "edit"), lines)
+        steps = [int(line["step"]) for line in edit if line["event"] == "state kept"]
+        if steps:
+            return log.stem, steps[-1]
+    return None
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_edits_a_clip_over_http(client, start, decode, tmp_path, method):
     last = ended(client, start(method))
@@ -69,21 +84,11 @@ def test_every_method_edits_a_clip_over_http(client, start, decode, tmp_path, me
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_worker_killed_in_the_edit_stage_costs_no_more_than_since_the_last_state(stack, client, start, method):
-    job = start(method, num_inference_steps=40, seed=1)
-    states = stack.data_dir / "store" / "partial"
-
-    def kept() -> int:
-        """The step at which the edit's state lies in the store; states of finished stages are gone by then."""
-        now = client.job(job.id)
-        assert not now.ended, now.error
-        if now.progress.stage != "edit":
-            return 0
-        return max((int(json.loads(path.read_text())["step"]) for path in states.rglob("latest.json")), default=0)
-
-    step = eventually(kept, 600)
-    os.killpg(stack.child("worker-1").pid, signal.SIGKILL)
+    job = start(method, num_inference_steps=16, seed=1)
+    worker, step = eventually(lambda: kept_in_edit(stack.data_dir / "logs", job.id), 600)
+    os.killpg(stack.child(worker).pid, signal.SIGKILL)
     last = ended(client, job)
     assert [attempt.ended for attempt in last.attempts] == ["worker_lost", "succeeded"]
     edit = next(stage for stage in last.progress.stages if stage.name == "edit")
     assert edit.resumed_frame_evals >= step * FRAMES and edit.resumed_frame_evals < edit.frame_evals
-    eventually(lambda: not list(states.rglob("latest.json")))
+    eventually(lambda: not list((stack.data_dir / "store" / "partial").rglob("latest.json")))

@@ -18,13 +18,13 @@ REAL = {
     "engine": "paced_real:edit",
     "checkpoint": "tiny",
     "device": "cpu",
-    "shutdown_grace_seconds": 20,
+    "shutdown_grace_seconds": 12,
     "lease_seconds": 15,
 }
 BODY = {
     "method": "tune_a_video",
     "prompt": {"target": "a red car", "source": "a car"},
-    "params": {"num_tuning_steps": 60, "num_inversion_steps": 5, "num_inference_steps": 60},
+    "params": {"num_tuning_steps": 30, "num_inversion_steps": 5, "num_inference_steps": 30},
     "cache": {"inversion": "use"},
 }
 
