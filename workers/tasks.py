@@ -1,5 +1,6 @@
 """The one Celery task, and what the worker's parent process does around it. No torch is imported in the parent."""
 
+import gc
 import threading
 from contextlib import suppress
 from functools import cache
@@ -25,13 +26,30 @@ log = structlog.get_logger(__name__)
 settings = Settings()
 app = make_app(settings)
 _ended = threading.Event()
+_making = threading.Lock()
 
 
 @cache
-def _runner() -> "Runner":
+def _made() -> "Runner":
     from workers.runner import Runner  # only the child pays for torch and the methods
 
-    return Runner(settings)
+    made = Runner(settings)
+    gc.freeze()  # the libraries stay: what collects after a job, holding the interpreter, need not look at them
+    return made
+
+
+def _runner() -> "Runner":
+    """Return the process's runner; who asks while it is being made waits."""
+    with _making:
+        return _made()
+
+
+def _prepare() -> None:
+    """Import the engine when the process starts: many seconds that the first job then need not wait."""
+    try:
+        _runner()
+    except Exception as error:  # a job that comes tries again and fails with it
+        log.error("the engine cannot be imported", exc_info=error)
 
 
 @app.task(name=TASK, bind=True)
@@ -56,6 +74,7 @@ def _begin(**_: Any) -> None:
 @signals.worker_process_init.connect
 def _begin_child(**_: Any) -> None:
     traces.begin("refilm-worker")
+    threading.Thread(target=_prepare, name="prepare", daemon=True).start()
     with suppress(QueueUnavailable):  # a child that was killed took its weights with it
         presence.announce(Records(settings), settings.worker_id, warm=(), job=None)
 

@@ -25,6 +25,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
+PATIENCE_SECONDS = 60  # a busy machine is not a hanging server
 DOCUMENT = create_app(Settings(), ApiSettings()).openapi()
 OPERATIONS = [found.ok() for found in schemathesis.openapi.from_dict(DOCUMENT).get_all_operations()]
 # An open stream has no end to wait for; its own tests read it.
@@ -42,7 +43,7 @@ def test_every_answer_is_documented(operation, served):
     @bounded
     @hypothesis.given(case=operation.as_strategy())
     def check(case):
-        case.call_and_validate(base_url=served, checks=CHECKS)
+        case.call_and_validate(base_url=served, checks=CHECKS, timeout=PATIENCE_SECONDS)
 
     check()
 
@@ -74,7 +75,7 @@ def test_answers_about_what_is_there_are_documented(operation, served, clip, loc
     @hypothesis.given(case=operation.as_strategy())
     def check(case):
         case.path_parameters = {name: there[name] for name in case.path_parameters}
-        case.call_and_validate(base_url=served, checks=CHECKS)
+        case.call_and_validate(base_url=served, checks=CHECKS, timeout=PATIENCE_SECONDS)
 
     check()
 
@@ -90,6 +91,6 @@ def test_edits_of_a_clip_that_is_there_are_documented(served, clip):
         if isinstance(case.body, dict):
             case.body |= {"method": "frame_by_frame", "input": {"video": {"asset": asset}}}
             case.body["prompt"] = {"target": "a blue ball"}
-        case.call_and_validate(base_url=served, checks=CHECKS)
+        case.call_and_validate(base_url=served, checks=CHECKS, timeout=PATIENCE_SECONDS)
 
     check()

@@ -176,6 +176,26 @@ def test_the_parent_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, check=False).returncode == 0
 
 
+CHILD = """
+import gc, sys, threading
+from celery.signals import worker_process_init
+import workers.tasks
+worker_process_init.send(sender=None)
+for thread in threading.enumerate():
+    if thread.name == "prepare":
+        thread.join()
+sys.exit(not (sys.modules["echo_engine"].edit and gc.get_freeze_count()))
+"""
+
+
+def test_a_child_imports_its_engine_before_a_job_comes(tmp_path: Path) -> None:
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "workers")])
+    named = {"REFILM_ENGINE": "echo_engine:edit", "REFILM_DATA_DIR": str(tmp_path), "PYTHONPATH": path}
+    named |= {"REFILM_REDIS_URL": "redis://127.0.0.1:9/0"}
+    done = subprocess.run([sys.executable, "-c", CHILD], env=os.environ | named, timeout=120, check=False)
+    assert done.returncode == 0
+
+
 def test_the_command_serves_the_direct_queue_before_the_shared_ones() -> None:
     words = command(Settings(worker_id="one", pools=("small", "large")))
     assert words[words.index("-Q") + 1] == "w.one,e.small,e.large"
