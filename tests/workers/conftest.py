@@ -13,7 +13,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from jobs import ids, layout, manifest
@@ -27,6 +26,7 @@ from jobs.settings import Settings
 from jobs.store import open_store
 from jobs.submission import create_from, ring, submit
 from tests.conftest import wait_for
+from tests.workers.families import child_of, kill_tree
 from workers.signs import alive_file
 
 HERE = Path(__file__).parent
@@ -145,17 +145,9 @@ class Stack:
 
     def stop(self) -> None:
         for process in self.processes:
-            if process.poll() is None:
-                for part in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-                    part.kill()
-            process.wait()
+            kill_tree(process)
 
-    @staticmethod
-    def child_of(worker: subprocess.Popen[bytes]) -> psutil.Process:
-        """The process of a worker that runs jobs: of the spawned ones the one with threads of its own."""
-        children = psutil.Process(worker.pid).children(recursive=True)
-        spawned = [process for process in children if "spawn_main" in " ".join(process.cmdline())]
-        return max(spawned, key=lambda process: process.num_threads())
+    child_of = staticmethod(child_of)
 
 
 SHORT = {

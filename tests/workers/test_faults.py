@@ -3,21 +3,15 @@
 import threading
 import time
 
-import psutil
 import pytest
 
 from jobs import manifest
 from jobs.connection import QueueUnavailable
 from jobs.queue import shared_queue
+from tests.workers.families import kill_tree
 
 pytestmark = pytest.mark.faults
 USE = {"inversion": "use"}
-
-
-def kill_tree(process) -> None:
-    for part in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-        part.kill()
-    process.wait()
 
 
 def test_f02_a_killed_worker_tree_is_replaced_by_another_worker(make_stack) -> None:
@@ -290,11 +284,12 @@ def test_f25_a_poisoned_device_costs_the_process_and_twice_the_worker(stack) -> 
     done = stack.wait(first, "succeeded")
     assert [(attempt.worker, attempt.ended) for attempt in done.attempts][-1] == ("b", "succeeded")
     assert done.attempts[0].ended == "gpu.fatal" and stack.child_of(worker).pid != child
-    for number in range(20):  # turns go to whoever is free, so the second failure on `a` may take a few jobs
+    breaking = {"fault": "device", "step_seconds": 0.3, "only": "a"}
+    for number in range(20):  # two at once, so that one is for `a` as soon as its new process is there
         if stack.drained("a"):
             break
-        job = stack.submit(video=f"{number}".encode(), params={"fault": "device", "step_seconds": 0.3, "only": "a"})
-        assert stack.wait(job, "succeeded").attempts[-1].worker == "b"
+        jobs = [stack.submit(video=f"{number} {twin}".encode(), params=breaking) for twin in "xy"]
+        assert {stack.wait(job, "succeeded").attempts[-1].worker for job in jobs} == {"b"}
     stack.wait_drained("a")
     assert stack.wait(stack.submit(video=b"next"), "succeeded").attempts[-1].worker == "b"
 

@@ -13,21 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from jobs import manifest
 from tests.conftest import free_port, wait_for
+from tests.workers.families import kill_tree
 
 pytestmark = pytest.mark.faults
 ROOT = Path(__file__).parent.parent.parent
 CLIP = ROOT / "api" / "sample.mp4"
-
-
-def kill_tree(process) -> None:
-    for part in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-        part.kill()
-    process.wait()
 
 
 def begun(jobs) -> list:
