@@ -1,4 +1,4 @@
-"""What a case gives to methods that need more than two prompts: boxes and phrases from the exact masks."""
+"""What a case gives to methods beside two prompts: boxes and phrases from the exact masks, a text for the inversion."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from models.bench.cases import Case, rendered
+from models.bench.settings import KEEPING_SHAPE
 from models.miniature.boxes import Box, box_of
 from models.miniature.scene import Scene
 
@@ -30,6 +31,11 @@ def grounding(case: Case) -> dict[str, Any]:
     }
 
 
+def inversion(case: Case) -> dict[str, Any]:
+    """The source's prompt for an inversion that has none as published: steadier, where outlines stay."""
+    return {"inversion_prompt": case.source_prompt} if case.kind in KEEPING_SHAPE else {}
+
+
 def boxes(case: Case) -> list[Box]:
     """One box a frame (left, top, right, bottom; fractions)."""
     either = torch.maximum(rendered(case.before).masks, rendered(case.after).masks)[:, 0]
@@ -41,4 +47,4 @@ def phrase(shown: Scene) -> str:
     return f"a {shown.colour} {shown.subject}"
 
 
-BY_METHOD: dict[str, Callable[[Case], dict[str, Any]]] = {"ground_a_video": grounding}
+BY_METHOD: dict[str, Callable[[Case], dict[str, Any]]] = {"ground_a_video": grounding, "gen_l_video": inversion}

@@ -14,6 +14,8 @@ PUBLISHED_STEPS = 50
 """Steps of denoising that counts of steps in papers refer to."""
 COUNTED_OF_ALL = ("num_feature_steps", "num_attention_steps")
 """Fields that count some of the denoising steps, and therefore shrink with them."""
+KEEPING_SHAPE = ("colour", "style", "background")
+"""Kinds of edit that leave outlines where they are."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,29 @@ SETTINGS = (
         ("subject",),
     ),
     Setting("cross_replace_until", 0.3, "as above", ("fatezero",), ("subject",)),
+    Setting(
+        "cross_replace_until",
+        0.8,
+        "edits that leave the shape alone follow the source longer, as in Prompt-to-Prompt",
+        ("video_p2p",),
+        ("colour", "style"),
+    ),
+    Setting("self_replace_until", 1.0, "as above", ("video_p2p",), ("colour", "style")),
+    Setting(
+        "num_feature_steps",
+        8,
+        "the paper gives no number; features of 8 steps of 20 hold frames together",
+        ("infusion",),
+    ),
+    Setting("num_feature_steps", 4, "changes of shape need features of their own sooner", ("infusion",), ("subject",)),
+    Setting(
+        "control_net",
+        "miniature-softedge",
+        "published with ControlNets, for depth and for soft edges; the miniature's sees soft edges",
+        ("ground_a_video", "gen_l_video"),
+        KEEPING_SHAPE,
+    ),
+    Setting("condition", "softedge", "as above", ("ground_a_video", "gen_l_video"), KEEPING_SHAPE),
     Setting(
         "mask_threshold",
         0.1,

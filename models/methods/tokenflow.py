@@ -50,8 +50,6 @@ class TokenFlow(Method):
         title="TokenFlow: Consistent Diffusion Features for Consistent Video Editing",
         venue="ICLR 2024",
     )
-    claims = ("colour", "style", "background")
-    """The source's spatial layout is preserved, and with it the outlines of things."""
     backbone = sd.V2_1
     adherence = ladder(attention_until=(0.9, 0.1), features_until=(1.0, 0.4), strength=(0.5, 1.0))
     Inputs = ControlledInput

@@ -69,7 +69,7 @@ def test_settings_reach_the_parameters():
     assert suite.params_of("fatezero", subject, plan())["self_replace_until"] == 0.3
     assert "self_replace_until" not in suite.params_of("fatezero", colour, plan())
     infusion = suite.params_of("infusion", colour, plan())
-    assert (infusion["num_feature_steps"], infusion["num_attention_steps"]) == (2, 6)  # 5 and 15 of 50
+    assert (infusion["num_feature_steps"], infusion["num_attention_steps"]) == (8, 6)  # set, and 15 of 50
     for one in settings.SETTINGS:
         for method_id in one.methods:
             assert one.field in engine.find(method_id).Params.model_fields
