@@ -285,6 +285,7 @@ def test_f15_a_damaged_artifact_is_made_again(make_stack, valkey, damage: str) -
             first.store.put_bytes(info.key, bytes(data[:-9] if damage == "truncated" else data))
     second = make_stack(store=first.settings.store_url)  # a worker with a disk of its own
     second.worker("b")
+    second.scheduler()  # a bell may still ring for the first worker, which was killed and is remembered for a while
     first.stop()
     again = second.wait(second.submit(cache=use), "succeeded")
     assert {stage.cache for stage in again.progress.stages if stage.cache} == {"miss"}
