@@ -176,7 +176,7 @@ async def until_ended(held: Services, job: Job, seconds: float) -> Job:
     return job
 
 
-@ROUTER.post("/v1/edits", status_code=202, response_model=JobView, responses=problems(400, 413, 429))
+@ROUTER.post("/v1/edits", status_code=202, response_model=JobView, responses=problems(400, 404, 413, 415, 429))
 async def create_edit(
     request: Annotated[JobRequest, Body(openapi_examples=EDITS)],
     held: Held,
