@@ -22,7 +22,7 @@ up: .venv/.done ## start the whole service on this machine and stay (Ctrl-C stop
 test: .venv/.done ## the test suite
 	$(BIN)/python -m pytest
 
-test-faults: .venv/.done ## the lists of faults and attacks: kill, freeze and restart real processes, attack the service
+test-faults: .venv/.deploy ## the lists of faults and attacks: kill, freeze and restart real processes, attack the service
 	$(BIN)/python -m pytest -m 'faults or catalogued'
 
 test-studio: .venv/.done ## the page in a real browser (needs Node; on Debian it installs Chromium)
