@@ -2,8 +2,8 @@
 
 The layers within a frame are the image UNet's and stay as they are, but for the keys and values of cross-attention,
 through which words of motion reach the layers over frames. Those start silent, so training begins at the image UNet
-run frame by frame. Objective and captions are those of `train_unet`. Clips run forwards only: a network that has seen
-them both ways cannot tell the first frame from the last, and no motion can then be tuned into it.
+run frame by frame. Objective and captions are those of `train_unet`. Clips run forwards only, so that the first
+frame can be told from the last.
 """
 
 from collections.abc import Callable
