@@ -23,7 +23,7 @@ test: .venv/.done ## the test suite
 	$(BIN)/python -m pytest
 
 test-faults: .venv/.deploy ## the lists of faults and attacks: kill, freeze and restart real processes, attack the service
-	$(BIN)/python -m pytest -m 'faults or catalogued'
+	$(BIN)/python -m pytest -m 'faults or catalogued' -n 2 --dist worksteal
 
 test-studio: .venv/.done ## the page in a real browser (needs Node; on Debian it installs Chromium)
 	command -v chromium >/dev/null || (apt-get update && apt-get install -y --no-install-recommends chromium fonts-dejavu-core)

@@ -12,6 +12,10 @@ from jobs.log import configure
 from jobs.settings import Settings
 
 GRACE_SECONDS = 4
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection is kept: longer than clients and load balancers keep theirs (often 60 s), because a
+server that closes first may cut a request that was just sent; 5 s, the default, is how long our client keeps them too.
+"""
 
 
 class Server(uvicorn.Server):
@@ -45,6 +49,7 @@ def main() -> None:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     taken = [socket.socket(fileno=options.fd)] if options.fd is not None else None
     asyncio.run(Server(config, app).serve(sockets=taken))

@@ -68,6 +68,12 @@ def sniff(head: bytes) -> str:
     raise MediaRefused("unsupported_media", "the content is not a video, image or sound file we know")
 
 
+def media_type_of(path: Path) -> str:
+    """The content type of a file by its first bytes. Raises MediaRefused `unsupported_media`."""
+    with path.open("rb") as file:
+        return sniff(file.read(HEAD_BYTES))
+
+
 def clean_name(name: str) -> str:
     """What the sender calls the file: metadata only, without folders and control characters."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1]

@@ -14,17 +14,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Kind = Literal["input.text", "input.video", "output.video"]
-TEXTS = ("prompt", "source_prompt", "negative_prompt")
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is judged: texts by name, or pictures (h w 3, bytes) spread over a clip."""
+    """What is judged: texts by their place in the request, or pictures (h w 3, bytes), spread over a clip where it is
+    one.
+
+    ``name`` is the input that pictures are of: `video`, `control_video`, `pictures/0` …; of a result it is empty.
+    """
 
     kind: Kind
     method: str
     texts: dict[str, str] = field(default_factory=dict)
     pictures: tuple["NDArray[np.uint8]", ...] = ()
+    name: str = ""
 
 
 class Verdict(NamedTuple):
@@ -46,6 +50,19 @@ def load_judge(name: str) -> Judge:
     return judge
 
 
-def texts_of(params: Mapping[str, Any]) -> dict[str, str]:
-    """The texts of a request among its engine's parameters."""
-    return {name: str(params[name]) for name in TEXTS if params.get(name)}
+def texts_of(value: Any, place: str = "") -> dict[str, str]:
+    """Every text among a request's parameters by its place: `prompt`, `window_prompts/0`, `boxes/1/phrase` …
+
+    Words that only choose (`camera: zoom_in`) are among them: which parameters are free text is the methods' own
+    affair, and a policy that saw the prompt alone would be passed by with any other.
+    """
+    if isinstance(value, str):
+        return {place: value} if value else {}
+    if isinstance(value, Mapping):
+        parts = ((str(name), one) for name, one in value.items())
+    elif isinstance(value, list | tuple):
+        parts = ((str(number), one) for number, one in enumerate(value))
+    else:
+        return {}
+    found = (texts_of(one, f"{place}/{name}" if place else name) for name, one in parts)
+    return {where: text for texts in found for where, text in texts.items()}

@@ -16,6 +16,7 @@ import structlog
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
+from jobs.media import media_type_of
 from jobs.policy import Judge, Kind, Subject, Verdict, load_judge, texts_of
 from jobs.settings import Settings
 from models.video.source import CONTAINERS
@@ -23,6 +24,7 @@ from workers.failures import PolicyRefused
 from workers.screen import screen
 from workers.work import Edit, Engine, Hooks, Made
 
+SEEN = ("video/", "image/")
 log = structlog.get_logger(__name__)
 
 
@@ -41,11 +43,13 @@ def policed(engine: Engine, settings: Settings) -> Engine:
 
         ask("input.text", texts=texts_of(task.params))
         screen(task.inputs, settings)
-        ask("input.video", pictures=tuple(sampled(task.inputs["video"].path, most)))
+        for name, source in task.inputs.items():
+            if media_type_of(source.path).startswith(SEEN):
+                ask("input.video", name=name, pictures=tuple(sampled(source.path, most)))
         # what is shown on the way was judged by nobody
         made = engine(replace(task, preview=None) if enforced else task, hooks, given)
         for item in made.files:
-            if item.media_type.startswith(("video/", "image/")):
+            if item.media_type.startswith(SEEN):
                 ask("output.video", pictures=tuple(sampled(item.path, most)))
         return replace(made, receipt=made.receipt | {"policy": decided})
 
@@ -59,7 +63,7 @@ def _decide(judge: Judge, subject: Subject, enforced: bool) -> dict[str, Any]:
     except Exception as error:
         log.error("the content policy failed", kind=subject.kind, exc_info=error)
         verdict = Verdict(False, "the content policy could not decide")
-    decision = {"kind": subject.kind, "allowed": verdict.allowed, "reason": verdict.reason}
+    decision = {"kind": subject.kind, "input": subject.name, "allowed": verdict.allowed, "reason": verdict.reason}
     log.info("content policy", enforced=enforced, **decision)
     if enforced and not verdict.allowed:
         raise PolicyRefused(f"policy.{subject.kind}", verdict.reason)
@@ -74,7 +78,7 @@ def sampled(path: Path, most: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def _pictures(path: Path) -> Iterator[NDArray[np.uint8]]:
-    if path.suffix in (".webp", ".gif", ".png", ".jpg"):
+    if media_type_of(path).startswith("image/"):
         with Image.open(path) as image:
             for page in ImageSequence.Iterator(image):
                 yield np.asarray(page.convert("RGB"))

@@ -1,7 +1,8 @@
 """Signed provenance: a result says in itself what made it and from what, under the operator's certificate (C2PA).
 
-What is told: the method and its version, the checkpoint and its revision, the digest of the source clip, and the clip
-itself as the parent with whatever history it had. The prompt only when the request says so, and no name of anyone.
+What is told: the method and its version, the checkpoint and its revision, the digest of the source clip, the clip
+itself as the parent with whatever history it had, and the other files it was made with. The prompt only when the
+request says so, and no name of anyone.
 """
 
 import json
@@ -19,7 +20,7 @@ import structlog
 
 from jobs import VERSION
 from jobs.assets import digest_of
-from jobs.media import HEAD_BYTES, sniff
+from jobs.media import media_type_of
 from jobs.provenance import wanted
 from jobs.request import JobRequest
 from jobs.schema import Notice
@@ -30,10 +31,11 @@ from workers.work import Fetched, Made, MadeFile
 
 SEAL = Path(__file__).with_name("seal.py")
 EDITED_BY_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+CLIP = "video"
 SIGNED_KINDS = ("video/", "image/")
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
 MANIFEST_BYTES = 16 << 20
-"""How much longer a file may become: a clip's own history is taken over."""
+"""How much longer a file may become: the own history of a clip or picture is taken over."""
 MEMORY_BYTES = 1 << 30
 LEAST_SECONDS, BYTES_A_SECOND = 60, 8 << 20
 TICK_SECONDS = 0.5
@@ -92,7 +94,7 @@ def signed(made: Made, request: JobRequest, inputs: dict[str, Fetched], settings
         signer, told, files = signer_of(settings), {}, []
         for item in made.files:
             if item.media_type.startswith(SIGNED_KINDS):
-                told = _sign_one(item, _order(item, made, request, inputs["video"]), signer, watch)
+                told = _sign_one(item, _order(item, made, request, inputs), signer, watch)
                 item = replace(item, unsigned_sha256=digest_of(item.path))
             files.append(item)
     except SigningFailed as failed:
@@ -111,15 +113,18 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"signed-{path.name}")
 
 
-def _order(item: MadeFile, made: Made, request: JobRequest, source: Fetched) -> dict[str, Any]:
-    with source.path.open("rb") as file:
-        media_type = sniff(file.read(HEAD_BYTES))
+def _order(item: MadeFile, made: Made, request: JobRequest, inputs: dict[str, Fetched]) -> dict[str, Any]:
+    sources = [_source(name, inputs[name]) for name in sorted(inputs, key=lambda name: (name != CLIP, name))]
+    told = _told(made, request, inputs[CLIP])
+    return {"manifest": _manifest(item.path.name, item.media_type, "c2pa.edited", told), "sources": sources}
+
+
+def _source(name: str, given: Fetched) -> dict[str, Any]:
+    """The clip is the parent of what is made, masks, pictures and other clips are what it was made with."""
     ingredient = {"title": "source clip", "relationship": "parentOf", "label": "source"}
-    told = _told(made, request, source)
-    return {
-        "manifest": _manifest(item.path.name, item.media_type, "c2pa.edited", told),
-        "source": {"path": str(source.path), "media_type": media_type, "ingredient": ingredient},
-    }
+    if name != CLIP:
+        ingredient = {"title": name, "relationship": "inputTo", "label": f"source-{name.replace('/', '-')}"}
+    return {"path": str(given.path), "media_type": media_type_of(given.path), "ingredient": ingredient}
 
 
 def _told(made: Made, request: JobRequest, source: Fetched) -> dict[str, Any]:
@@ -160,7 +165,8 @@ def _sign_one(item: MadeFile, order: dict[str, Any], signer: Signer, watch: Watc
 
 def _seal(signer: Signer, order: dict[str, Any], size: int, watch: Watch) -> dict[str, str]:
     seconds = LEAST_SECONDS + size // BYTES_A_SECOND
-    limits = {"memory_bytes": MEMORY_BYTES + 2 * size, "cpu_seconds": seconds, "file_bytes": size + MANIFEST_BYTES}
+    longest = size + MANIFEST_BYTES * max(1, len(order.get("sources", ())))
+    limits = {"memory_bytes": MEMORY_BYTES + 2 * size, "cpu_seconds": seconds, "file_bytes": longest}
     whole = order | {"certificates": signer.certificates, "key": signer.key, "limits": limits}
     answer = _ask(json.dumps(whole), seconds, watch)
     if "code" in answer:

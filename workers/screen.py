@@ -6,7 +6,7 @@ decoded here under the same limits, with the same short lists of containers and 
 
 from collections.abc import Mapping
 
-from jobs.media import HEAD_BYTES, MediaRefused, limits_of, probe, sniff
+from jobs.media import MediaRefused, limits_of, media_type_of, probe
 from jobs.settings import Settings
 from models.video import Limits
 from workers.work import Fetched
@@ -33,10 +33,8 @@ def screen(inputs: Mapping[str, Fetched], settings: Settings) -> None:
 
 def _look(given: Fetched) -> None:
     """Refuse by the first bytes what no decoder needs to see."""
-    with given.path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
     try:
-        sniff(head)
+        media_type_of(given.path)
     except MediaRefused as refused:
         raise MediaRefused("input.not_video", refused.detail) from None
 

@@ -87,18 +87,17 @@ def open_signer(c2pa: Any, certificates: str, key: str) -> tuple[Any, dict[str, 
     return c2pa.Signer.from_info(info), told
 
 
-def builder(c2pa: Any, context: Any, order: dict[str, Any]) -> Any:
-    """What signs: the manifest, and the source with its own history, or by name alone where that cannot be read."""
-    manifest, source = json.dumps(order["manifest"]), order.get("source")
-    if source is None:
-        return c2pa.Builder(manifest, context=context)
-    try:
-        made = c2pa.Builder(manifest, context=context)
-        with Path(source["path"]).open("rb") as clip:
-            made.add_ingredient(source["ingredient"], source["media_type"], clip)
-    except c2pa.C2paError:
-        plain = order["manifest"] | {"ingredients": [source["ingredient"] | {"format": source["media_type"]}]}
-        return c2pa.Builder(json.dumps(plain), context=context)
+def builder(c2pa: Any, context: Any, manifest: dict[str, Any], sources: list[dict[str, Any]]) -> Any:
+    """What signs: the manifest, and every source with its own history, or by name alone where that cannot be read."""
+    made = c2pa.Builder(json.dumps(manifest), context=context)
+    for number, source in enumerate(sources):
+        try:
+            with Path(source["path"]).open("rb") as content:
+                made.add_ingredient(source["ingredient"], source["media_type"], content)
+        except c2pa.C2paError:
+            named = source["ingredient"] | {"format": source["media_type"]}
+            known = [*manifest.get("ingredients", []), named]
+            return builder(c2pa, context, manifest | {"ingredients": known}, sources[:number] + sources[number + 1 :])
     return made
 
 
@@ -106,7 +105,7 @@ def sign(c2pa: Any, order: dict[str, Any], made: IO[bytes], media_type: str, int
     """Sign, and read back what was written."""
     signer, told = open_signer(c2pa, order["certificates"], order["key"])
     context = c2pa.Context(c2pa.Settings.from_dict(SETTINGS), signer)
-    builder(c2pa, context, order).sign(media_type, made, into)
+    builder(c2pa, context, order["manifest"], order.get("sources", [])).sign(media_type, made, into)
     into.seek(0)
     reader = c2pa.Reader(media_type, into, context=c2pa.Context(c2pa.Settings.from_dict(SETTINGS)))
     state = reader.get_validation_state()

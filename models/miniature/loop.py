@@ -124,6 +124,12 @@ class Plan:
     max_steps: int = 1_000_000_000
 
 
+def denoiser_plan(folder: Path, minutes: float, resume: bool, peak_rate: float) -> Plan:
+    """The plan of trainings that add layers to the image denoiser: rarer checkpoints, a shorter average."""
+    label = "weighted noise error"
+    return Plan(folder, minutes, label, resume, peak_rate, average_decay=0.998, checkpoint_seconds=300)
+
+
 class Run(Generic[Network]):
     """One network in training, with everything a checkpoint holds."""
 

@@ -82,15 +82,7 @@ def batch_loss(
 def train(folder: Path, minutes: float, resume: bool = False) -> None:
     """Train for `minutes` on the training pictures and their edges; export the average at each checkpoint."""
     image, encoder, tokenizer = family.load_image_networks()
-    plan = loop.Plan(
-        folder / NAME,
-        minutes,
-        "weighted noise error",
-        resume,
-        PEAK_RATE,
-        average_decay=0.998,
-        checkpoint_seconds=300,
-    )
+    plan = loop.denoiser_plan(folder / NAME, minutes, resume, PEAK_RATE)
     run = loop.Run(beside(image), plan)
     run.go(batch_loss(folder, image, encoder, tokenizer, family.scheduler().alphas_cumprod), _export)
 

@@ -129,15 +129,7 @@ def train(folder: Path, minutes: float, resume: bool = False, pictures: int = PI
     """Train for `minutes` on boxed pictures and export the average at each checkpoint."""
     image, encoder, tokenizer = family.load_image_networks()
     boxed = encode(family.load_vae(), folder, pictures)
-    plan = loop.Plan(
-        folder / "unet_grounded",
-        minutes,
-        "weighted noise error",
-        resume,
-        PEAK_RATE,
-        average_decay=0.998,
-        checkpoint_seconds=300,
-    )
+    plan = loop.denoiser_plan(folder / "unet_grounded", minutes, resume, PEAK_RATE)
     run = loop.Run(gated(image), plan)
     run.go(batch_loss(boxed, encoder, tokenizer, family.scheduler().alphas_cumprod), _export)
 

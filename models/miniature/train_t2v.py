@@ -103,15 +103,7 @@ def train(folder: Path, minutes: float, resume: bool = False, clips: int = CLIPS
     """Train for `minutes` on clips of the exported VAE's latents and export the average at each checkpoint."""
     image, encoder, tokenizer = family.load_image_networks()
     latents = encode(family.load_vae(), folder, clips)
-    plan = loop.Plan(
-        folder / "unet_t2v",
-        minutes,
-        "weighted noise error",
-        resume,
-        PEAK_RATE,
-        average_decay=0.998,
-        checkpoint_seconds=300,
-    )
+    plan = loop.denoiser_plan(folder / "unet_t2v", minutes, resume, PEAK_RATE)
     run = loop.Run(inflated(image), plan)
     run.go(batch_loss(latents, encoder, tokenizer, family.scheduler().alphas_cumprod), _export)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jobs.assets import digest_of
 from jobs.schema import StageProgress
 from jobs.settings import Settings
 from workers.failures import PolicyRefused, explain
@@ -42,12 +43,20 @@ def judged(monkeypatch, tmp_path):
         Image.new("RGB", (32, 32), task.params["colour"]).save(path)
         return Made((MadeFile(path, "image/gif"),), stages=(StageProgress(name="edit"),), receipt={"checkpoint": "x"})
 
-    def run(prompt: str = "a cat", colour: str = "green", policy: str = "strict", **settings: object):
+    def run(
+        prompt: str = "a cat",
+        colour: str = "green",
+        policy: str = "strict",
+        more: tuple[Path, ...] = (),
+        params: dict[str, object] | None = None,
+        **settings: object,
+    ):
+        files = {"video": SAMPLE} | {f"pictures/{number}": path for number, path in enumerate(more)}
         task = Edit(
             method="echo",
             checkpoint="x",
-            params={"prompt": prompt, "colour": colour},
-            inputs={"video": Fetched(SAMPLE, "f" * 64, "clip.mp4")},
+            params={"prompt": prompt, "colour": colour} | (params or {}),
+            inputs={name: Fetched(path, digest_of(path), path.name) for name, path in files.items()},
             container="gif",
             folder=tmp_path,
             salt="",
@@ -87,6 +96,22 @@ def test_s19_what_is_allowed_is_decided_on_record(judged):
     ]
     pictures = asked[1].pictures
     assert 1 < len(pictures) <= 8 and pictures[0].dtype == np.uint8 and pictures[0].shape[2] == 3
+
+
+def test_s19_every_text_and_every_picture_of_the_request_is_judged(judged, tmp_path):
+    for params in ({"window_prompts": ["a cat", "forbidden"]}, {"boxes": [{"phrase": "forbidden", "x": 0.5}]}):
+        with pytest.raises(PolicyRefused, match="text"):
+            judged(params=params)
+    assert asked[0].texts["window_prompts/1"] == asked[1].texts["boxes/0/phrase"] == "forbidden"
+    green, red = tmp_path / "green.png", tmp_path / "named-wrongly.mp4"
+    Image.new("RGB", (32, 32), "green").save(green)
+    Image.new("RGB", (32, 32), "red").save(red, "png")
+    with pytest.raises(PolicyRefused, match="video"):
+        judged(more=(green, red))
+    assert [(subject.name, subject.kind) for subject in asked[-3:]] == [
+        (name, "input.video") for name in ("video", "pictures/0", "pictures/1")
+    ]
+    assert not judged.given
 
 
 def test_s19_log_only_lets_pass_and_writes_down(judged):

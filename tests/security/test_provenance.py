@@ -56,10 +56,18 @@ class House:
         self.runner = Runner(settings)
         self.runner.engine = engine or self.runner.engine
 
-    def run(self, clip: Path = SAMPLE, target: str = "a blue ball", **output: object) -> Job:
+    def run(
+        self, clip: Path = SAMPLE, target: str = "a blue ball", control: Path | None = None, **output: object
+    ) -> Job:
         store, records = self.runner.store, self.runner.records
-        asset = Assets(store).add("local", clip, name="holiday.mp4", media_type="video/mp4")
-        body = {"method": "frame_by_frame", "input": {"video": {"asset": asset.id}}, "prompt": {"target": target}}
+        files = {"video": clip} | ({"control_video": control} if control else {})
+        assets = {
+            name: Assets(store).add("local", path, name="holiday.mp4", media_type="video/mp4").id
+            for name, path in files.items()
+        }
+        given = {name: {"asset": asset} for name, asset in assets.items()}
+        given = {"video": given.pop("video"), "files": given}
+        body = {"method": "frame_by_frame", "input": given, "prompt": {"target": target}}
         steps = {"num_inference_steps": 2, "num_inversion_steps": 2, "max_frames": 2, "seed": 1}
         request = JobRequest.model_validate(body | {"params": steps, "output": output})
         job = submit(request, "local", records=records, store=store, bell=self.runner.bell).job
@@ -171,6 +179,21 @@ def test_s24_a_clip_brings_its_history_and_nobody_is_called_for_more(house, tmp_
     assert state == "Valid" and "active_manifest" not in manifest["ingredients"][0]
     assert not listener.touched()
     listener.close()
+
+
+def test_s24_all_that_it_was_made_with_is_named(house, tmp_path):
+    """One with a history, one whose history cannot be read, because this container has no place for one."""
+    signing = house()
+    known, unread = tmp_path / "known.mp4", tmp_path / "unread.webm"
+    known.write_bytes(signing.content(signing.run(provenance="c2pa")))
+    unread.write_bytes(b"\x1aE\xdf\xa3" + bytes(100))
+    for control, history in ((known, True), (unread, False)):
+        job = signing.run(control=control, provenance="c2pa")
+        state, manifest = read(signing.content(job), "video/mp4", tmp_path)
+        told = {one["relationship"]: one for one in manifest["ingredients"]}
+        assert state == "Valid" and set(told) == {"parentOf", "inputTo"}
+        assert told["inputTo"]["title"] == "control_video" and ("active_manifest" in told["inputTo"]) == history
+        edited(manifest)
 
 
 def broken_keys(keys: Path, folder: Path) -> dict[str, dict[str, object]]:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 
 from jobs import manifest
 from tests.conftest import free_port, wait_for
+from tests.workers.crowd import Crowd
 from tests.workers.families import kill_tree
 
 pytestmark = pytest.mark.faults
@@ -200,65 +200,42 @@ def test_f10_a_redis_without_memory_is_told_and_leaves_nothing(api) -> None:
     assert api.http.post("/v1/edits", json=body).status_code == 202
 
 
-async def poll(http: httpx.AsyncClient, job_id: str, seen: Counter[int], spent: list[float]) -> None:
-    """Read a job a few times, conditionally."""
-    etag = ""
-    for _ in range(3):
-        asked = time.monotonic()
-        answer = await http.get(f"/v1/jobs/{job_id}", headers={"If-None-Match": etag} if etag else {})
-        spent.append(time.monotonic() - asked)
-        etag = answer.headers.get("ETag", "")
-        seen[answer.status_code] += 1
-        await asyncio.sleep(1)
-
-
-async def follow(http: httpx.AsyncClient, job_id: str, ends: list[str]) -> None:
-    """Follow a job's events to the end, going on when the stream is cut; keep the kind of the last one."""
-    kind, last = "", ""
-    while kind != "end":
-        headers = {"Last-Event-ID": last} if last else {}
-        async with http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as stream:
-            async for line in stream.aiter_lines():
-                kind = line.removeprefix("event: ") if line.startswith("event: ") else kind
-                last = line.removeprefix("id: ") if line.startswith("id: ") else last
-    ends.append(kind)
+ARRIVING = 5
+"""Seconds in which a crowd comes."""
 
 
 def test_f28_a_thousand_pollers_and_200_streams_share_few_connections(api) -> None:
     """Times are logged, not asserted: they are the machine's. Connections are few, streams end, nothing fails."""
     stack = api.stack
     api.start(api_max_streams="300")
-    body, http = api.body(), api.http
-    created = [http.post("/v1/edits", json=body | {"prompt": {"target": f"{n}"}}).json()["id"] for n in range(20)]
-    seen, spent, ends, most = Counter(), [], [], [0]
-    over = threading.Event()
+    body, crowd = api.body(), Crowd(api.port)
+    created = [api.http.post("/v1/edits", json=body).json()["id"] for _ in range(20)]
+    most, over = [0], threading.Event()
 
     def watch_connections() -> None:
         while not over.wait(0.2):
             most[0] = max(most[0], len(stack.records.redis.client_list()))
 
-    async def crowd() -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        url = str(http.base_url)
-        async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as many:
-            streams = [asyncio.create_task(follow(many, created[n % 20], ends)) for n in range(200)]
-            await asyncio.gather(*(poll(many, created[n % 20], seen, spent) for n in range(1000)))
-            for job_id in created:
-                await asyncio.to_thread(stack.records.cancel, job_id, "local")
-            await asyncio.gather(*streams)
+    async def come() -> None:
+        streams = [asyncio.create_task(crowd.follow(created[n % 20], ARRIVING)) for n in range(200)]
+        await asyncio.gather(*(crowd.poll(created[n % 20], 3, ARRIVING) for n in range(1000)))
+        for job_id in created:
+            await asyncio.to_thread(stack.records.cancel, job_id, "local")
+        await asyncio.wait_for(asyncio.gather(*streams), 60)
 
-    before = len(stack.records.redis.client_list())
+    before, began = len(stack.records.redis.client_list()), time.monotonic()
     thread = threading.Thread(target=watch_connections)
     thread.start()
     try:
-        asyncio.run(crowd())
+        asyncio.run(come())
     finally:
         over.set()
         thread.join()
-    p99 = round(1000 * statistics.quantiles(spent, n=100)[98])
-    logging.getLogger(__name__).info("%d polls, p99 %d ms, %d connections to Redis", len(spent), p99, most[0] - before)
-    assert seen == {200: 1000, 304: 2000}
-    assert Counter(ends) == {"end": 200}
+    p99, rate = 1000 * statistics.quantiles(crowd.spent, n=100)[98], len(crowd.spent) / (time.monotonic() - began)
+    told = "%d polls, %.0f a second, p99 %.0f ms, %d connections to Redis"
+    logging.getLogger(__name__).info(told, len(crowd.spent), rate, p99, most[0] - before)
+    assert crowd.seen == {200: 1000, 304: 2000}
+    assert crowd.ended == 200
     assert most[0] - before <= 4  # one API process, and what was there before
 
 
