@@ -50,28 +50,35 @@ def _parser() -> argparse.ArgumentParser:
     _edit_options(add)
     add.set_defaults(run=_edit)
     add = commands.add_parser("bench", help="frame-evals, FLOPs, peak memory and seconds per stage")
-    add.add_argument("method", nargs="?", help="left out with --suite")
-    add.add_argument(
-        "--suite", choices=["miniature"], help="all methods against the exact edits of the miniature world"
-    )
-    add.add_argument("--methods", help="with --suite: only these, comma-separated")
-    add.add_argument("--quick", action="store_true", help="with --suite: one clip of each kind instead of six")
-    add.add_argument(
-        "--clips", type=int, choices=range(1, 7), help="with --suite: so many clips of each kind (default 6)"
-    )
-    add.add_argument("--steps", type=int, default=20, help="with --suite: denoising steps")
-    add.add_argument("--fit-steps", type=int, default=30, help="with --suite: tuning steps at most")
-    add.add_argument("--clip", type=Path, help="the clip to edit; left out, one of the miniature world")
-    add.add_argument("--second-prompt", default="a photo of a green fish in the ocean")
-    add.add_argument("--json", type=Path, help="also write the figures to this file")
-    add.add_argument("--done", action="store_true", help="with --suite: run nothing, report what has been run")
-    add.add_argument("--proof", choices=sorted(proofs.PROOFS), help="measure what a method promises beside quality")
-    add.add_argument(
-        "--report", type=Path, metavar="PAGE", help="with --suite: write tables and pictures for this page"
-    )
+    _bench_options(add)
     _edit_options(add)
     add.set_defaults(run=_bench)
     return parser
+
+
+def _bench_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("method", nargs="?", help="left out with --suite")
+    parser.add_argument(
+        "--suite", choices=["miniature"], help="all methods against the exact edits of the miniature world"
+    )
+    parser.add_argument("--methods", help="with --suite: only these, comma-separated")
+    parser.add_argument("--quick", action="store_true", help="with --suite: one clip of each kind instead of six")
+    parser.add_argument(
+        "--clips", type=int, choices=range(1, 7), help="with --suite: so many clips of each kind (default 6)"
+    )
+    parser.add_argument("--steps", type=int, default=20, help="with --suite: denoising steps")
+    parser.add_argument("--fit-steps", type=int, default=30, help="with --suite: tuning steps at most")
+    parser.add_argument("--clip", type=Path, help="the clip to edit; left out, one of the miniature world")
+    parser.add_argument("--second-prompt", default="a photo of a green fish in the ocean")
+    parser.add_argument(
+        "--picture", type=Path, metavar="PNG", help="with a method: frames of the clip above its first edit"
+    )
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--done", action="store_true", help="with --suite: run nothing, report what has been run")
+    parser.add_argument("--proof", choices=sorted(proofs.PROOFS), help="measure what a method promises beside quality")
+    parser.add_argument(
+        "--report", type=Path, metavar="PAGE", help="with --suite: write tables and pictures for this page"
+    )
 
 
 def _edit_options(parser: argparse.ArgumentParser) -> None:
@@ -189,6 +196,10 @@ def _bench(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         clip = file(options.clip) if options.clip else source_file(case, Path(folder))
         runs = measure.first_and_second(options.method, params, clip, backbone, options.second_prompt)
+        if options.picture:
+            edited = runs[0].video
+            source = video.read(clip.path, max_frames=len(edited.frames), width=edited.width, height=edited.height)
+            sheets.pair(source.frames, edited.frames, options.picture)
     sys.stdout.write(measure.table(options.method, backbone.checkpoint, runs) + "\n")
     if options.json:
         figures = measure.as_json(options.method, backbone.checkpoint, runs)

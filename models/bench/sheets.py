@@ -1,4 +1,4 @@
-"""A contact sheet per method: of the first clip of every kind the source, the exact edit, and the method's edit."""
+"""Pictures of edits: a contact sheet per method (source, exact edit, the method's edit), and the one of its page."""
 
 from pathlib import Path
 
@@ -7,11 +7,12 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from models.bench.cases import EDIT_KINDS, cases, rendered
+from models.bench.cases import EDIT_KINDS, FRAMES, cases, rendered
 from models.types import Frames
 
 SHOWN = (0, 2, 4, 7)
-SIDE = 64
+"""Of eight frames; of a longer clip the frames at the same part of it."""
+SIDE, PAGE_SIDE = 64, 128
 
 
 def keep(folder: Path, name: str, kind: str, frames: Frames) -> None:
@@ -35,8 +36,16 @@ def write(kept: Path, out: Path, name: str) -> bool:
     return bool(columns)
 
 
-def _strip(frames: Frames) -> torch.Tensor:
-    small = functional.interpolate(frames[list(SHOWN)].float(), size=(SIDE, SIDE), mode="area")
+def pair(source: Frames, edited: Frames, out: Path) -> None:
+    """Write a page's picture (PNG): four frames of a clip, and below them the same frames of its edit."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rows = [_strip(frames, PAGE_SIDE) for frames in (source, edited)]
+    _picture(torch.cat(rows, dim=1)).save(out)
+
+
+def _strip(frames: Frames, side: int = SIDE) -> torch.Tensor:
+    chosen = [round(place * (len(frames) - 1) / (FRAMES - 1)) for place in SHOWN]
+    small = functional.interpolate(frames[chosen].float(), size=(side, side), mode="area")
     return torch.cat(list(small), dim=2)
 
 
