@@ -123,7 +123,7 @@ def fill(page, ball):
     """Fill in the form of `frame_by_frame` for a quick edit of the ball, with so many steps."""
 
     def filled(prompt="a blue ball", steps=3):
-        page.locator("input[type=file][accept='video/*']").set_input_files(str(ball))
+        page.locator("input[type=file][accept='video/*']").first.set_input_files(str(ball))
         page.get_by_text("6 frames").wait_for()
         page.locator("[data-method=frame_by_frame] input").check()
         page.locator("#f-source_prompt").fill("a red ball")
