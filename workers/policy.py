@@ -84,5 +84,6 @@ def _pictures(path: Path) -> Iterator[NDArray[np.uint8]]:
                 yield np.asarray(page.convert("RGB"))
         return
     with av.open(f"file:{path}", options={"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}) as container:
-        for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24")
+        if container.streams.video:  # sound alone comes in the same containers
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format="rgb24")

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -141,3 +142,14 @@ def test_s19_pictures_are_spread_over_the_clip(tmp_path):
     found = [int(picture.mean()) for picture in sampled(path, 5)]
     assert len(found) == 5 and found[0] == 0 and found[-1] == 190 and found == sorted(found)
     assert list(sampled(SAMPLE, 1))
+
+
+def test_s19_sound_has_no_pictures(tmp_path):
+    path = tmp_path / "song.m4a"
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=44_100, layout="mono")
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 4_096), np.float32), "fltp", "mono")
+        silence.sample_rate = 44_100
+        container.mux(stream.encode(silence))
+        container.mux(stream.encode(None))
+    assert list(sampled(path, 4)) == []
