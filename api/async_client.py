@@ -12,7 +12,7 @@ from api.batch_client import AsyncBatches
 from api.client import (
     CHUNK_BYTES,
     DEFAULT_SERVER,
-    TRIES,
+    PATIENT_TRIES,
     WAIT_SECONDS,
     RefilmError,
     announced,
@@ -53,7 +53,7 @@ class AsyncClient:
 
     async def send(self, call: calls.Call[T]) -> T:
         """Send one call, again when that is safe and can help."""
-        for attempt in range(TRIES):
+        for attempt in range(PATIENT_TRIES):
             response, lost = None, None
             try:
                 response = await self._http.request(call.verb, call.path, **call.arguments())

@@ -28,6 +28,8 @@ from jobs.assets import digest_of
 T = TypeVar("T")
 DEFAULT_SERVER = "http://127.0.0.1:7860"
 TRIES = 5
+PATIENT_TRIES = 12
+"""While an earlier try with the same key counts as running: at 5 s a time well beyond the hold of one that died."""
 WAIT_SECONDS = 20
 CHUNK_BYTES = 1 << 20
 
@@ -70,7 +72,9 @@ def under_way(response: httpx.Response) -> bool:
 
 def worth_repeating(call: calls.Call[T], response: httpx.Response | None, attempt: int) -> bool:
     """Whether to send it again: a lost connection, 429, 503, or a first try under way, for calls that may run twice."""
-    lost = response is None or response.status_code in (429, 503) or under_way(response)
+    if response is not None and under_way(response):
+        return call.repeatable and attempt + 1 < PATIENT_TRIES
+    lost = response is None or response.status_code in (429, 503)
     return lost and call.repeatable and attempt + 1 < TRIES
 
 
@@ -109,7 +113,7 @@ class Client:
 
     def send(self, call: calls.Call[T]) -> T:
         """Send one call, again when that is safe and can help."""
-        for attempt in range(TRIES):
+        for attempt in range(PATIENT_TRIES):
             response, lost = None, None
             try:
                 response = self._http.request(call.verb, call.path, **call.arguments())

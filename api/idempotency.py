@@ -29,7 +29,7 @@ HOLD_SECONDS = 15.0
 """A first request says that it still runs; after so long without a word it counts as lost with its process."""
 RENEW_SECONDS = 5.0
 RETRY_SECONDS = 5
-"""Advice to whoever repeats too early: a client that tries five times outlives a dead first request's hold."""
+"""Advice to whoever repeats too early: after four times the hold of a first request that died is over."""
 KEPT_HEADERS = ("content-type", "location", "etag", "link", "retry-after", "preference-applied")
 STREAMED = ("/v1/uploads",)
 """Bodies that are not read twice: their length and name stand for them; the content is addressed by its digest."""
