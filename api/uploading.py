@@ -8,7 +8,7 @@ from api.errors import Problem
 from api.receive import spooled
 from jobs import direct, layout
 from jobs.assets import Assets
-from jobs.media import HEAD_BYTES, MediaRefused, limits_of, probe, sniff
+from jobs.media import MediaRefused, limits_of, media_type_of, probe
 from jobs.request import JobRequest
 from jobs.schema import Asset
 from jobs.store import ObjectMissing
@@ -74,8 +74,7 @@ def taken(held: Services, upload: Upload) -> Asset:
         found = digest.hexdigest()
         if upload.sha256 and upload.sha256 != found:
             raise Problem("hash_mismatch", f"the content has sha256 {found}")
-        with spool.path.open("rb") as file:
-            media_type = sniff(file.read(HEAD_BYTES))
+        media_type = media_type_of(spool.path)
         return keep(held, upload.tenant, spool.path, name=upload.name, media_type=media_type, digest=found)
 
 

@@ -30,6 +30,8 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"OggS", "audio/ogg"),
     (0, b"ID3", "audio/mpeg"),
 )
+SEEN = ("video/", "image/")
+"""What has pictures: beginnings of content types."""
 TYPES = ("video/mp4", "video/quicktime", *sorted({kind for _, _, kind in MAGIC}))
 
 

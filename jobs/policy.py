@@ -18,10 +18,9 @@ Kind = Literal["input.text", "input.video", "output.video"]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is judged: texts by their place in the request, or pictures (h w 3, bytes), spread over a clip where it is
-    one.
+    """What is judged: texts by their place in the request, or pictures (h w 3, bytes) of one file, spread over a clip.
 
-    ``name`` is the input that pictures are of: `video`, `control_video`, `pictures/0` …; of a result it is empty.
+    ``name`` is the input that the pictures are of: `video`, `control_video`, `pictures/0` …; empty for a result.
     """
 
     kind: Kind
@@ -51,7 +50,7 @@ def load_judge(name: str) -> Judge:
 
 
 def texts_of(value: Any, place: str = "") -> dict[str, str]:
-    """Every text among a request's parameters by its place: `prompt`, `window_prompts/0`, `boxes/1/phrase` …
+    """Every text among a request's parameters by its place: `prompt`, `later_prompts/0`, `phrases/1` …
 
     Words that only choose (`camera: zoom_in`) are among them: which parameters are free text is the methods' own
     affair, and a policy that saw the prompt alone would be passed by with any other.

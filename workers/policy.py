@@ -16,7 +16,7 @@ import structlog
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
-from jobs.media import media_type_of
+from jobs.media import SEEN, media_type_of
 from jobs.policy import Judge, Kind, Subject, Verdict, load_judge, texts_of
 from jobs.settings import Settings
 from models.video.source import CONTAINERS
@@ -24,7 +24,6 @@ from workers.failures import PolicyRefused
 from workers.screen import screen
 from workers.work import Edit, Engine, Hooks, Made
 
-SEEN = ("video/", "image/")
 log = structlog.get_logger(__name__)
 
 

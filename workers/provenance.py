@@ -20,7 +20,7 @@ import structlog
 
 from jobs import VERSION
 from jobs.assets import digest_of
-from jobs.media import media_type_of
+from jobs.media import SEEN, media_type_of
 from jobs.provenance import wanted
 from jobs.request import JobRequest
 from jobs.schema import Notice
@@ -32,7 +32,6 @@ from workers.work import Fetched, Made, MadeFile
 SEAL = Path(__file__).with_name("seal.py")
 EDITED_BY_MODEL = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
 CLIP = "video"
-SIGNED_KINDS = ("video/", "image/")
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
 MANIFEST_BYTES = 16 << 20
 """How much longer a file may become: the own history of a clip or picture is taken over."""
@@ -93,7 +92,7 @@ def signed(made: Made, request: JobRequest, inputs: dict[str, Fetched], settings
     try:
         signer, told, files = signer_of(settings), {}, []
         for item in made.files:
-            if item.media_type.startswith(SIGNED_KINDS):
+            if item.media_type.startswith(SEEN):
                 told = _sign_one(item, _order(item, made, request, inputs), signer, watch)
                 item = replace(item, unsigned_sha256=digest_of(item.path))
             files.append(item)

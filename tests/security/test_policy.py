@@ -100,10 +100,10 @@ def test_s19_what_is_allowed_is_decided_on_record(judged):
 
 
 def test_s19_every_text_and_every_picture_of_the_request_is_judged(judged, tmp_path):
-    for params in ({"window_prompts": ["a cat", "forbidden"]}, {"boxes": [{"phrase": "forbidden", "x": 0.5}]}):
+    for params in ({"later_prompts": ["a cat", "forbidden"]}, {"boxes": [{"phrase": "forbidden", "x": 0.5}]}):
         with pytest.raises(PolicyRefused, match="text"):
             judged(params=params)
-    assert asked[0].texts["window_prompts/1"] == asked[1].texts["boxes/0/phrase"] == "forbidden"
+    assert asked[0].texts["later_prompts/1"] == asked[1].texts["boxes/0/phrase"] == "forbidden"
     green, red = tmp_path / "green.png", tmp_path / "named-wrongly.mp4"
     Image.new("RGB", (32, 32), "green").save(green)
     Image.new("RGB", (32, 32), "red").save(red, "png")
